@@ -23,6 +23,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "io/task.h"
@@ -54,8 +55,8 @@ struct Extent {
   bool data = false;        // stored bytes back it (a preallocated zero cluster has both zero and no data)
   bool compressed = false;  // stored compressed
   // Where the bytes rest, as stored (maybe encrypted), when they rest uncompressed in one piece.
-  std::optional<uint64_t> host_offset;
-  std::string host_name;  // the device host_offset counts in; set together with it
+  std::optional<uint64_t> host_offset = std::nullopt;
+  std::string_view host_name = {};  // what host_offset counts in, set together with it; lives as long as the device
 };
 
 class Device {

@@ -1,0 +1,34 @@
+#include "io/lanes.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+
+namespace cofre::io {
+
+unsigned available_cpus() noexcept {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+Lanes::Lanes(unsigned count, Backend backend) {
+  if (count == 0) count = available_cpus();
+  for (unsigned i = 0; i < count; ++i) reactors_.push_back(make_reactor(backend));
+  // Signals are for the home lane.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (unsigned i = 1; i < count; ++i) threads_.emplace_back([reactor = reactors_[i].get()] { reactor->run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Lanes::~Lanes() {
+  for (unsigned i = 1; i < reactors_.size(); ++i) reactors_[i]->stop();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+}  // namespace cofre::io

@@ -1,0 +1,192 @@
+// The io_uring backend: one ring a lane. Operations gather in the submission queue while coroutines run and go to the
+// kernel in one system call when none is left to run.
+#include <liburing.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "io/backends.h"
+
+namespace cofre::io {
+namespace {
+
+constexpr unsigned kRingEntries = 256;
+
+class UringReactor final : public Reactor {
+ public:
+  explicit UringReactor(io_uring ring) : ring_(ring) {
+    event_fd_ = eventfd(0, EFD_CLOEXEC);
+    if (event_fd_ < 0) {
+      const int error = errno;
+      io_uring_queue_exit(&ring_);
+      fail_errno(error, "cannot make an eventfd for the I/O reactor");
+    }
+  }
+
+  ~UringReactor() override {
+    io_uring_queue_exit(&ring_);
+    close(event_fd_);
+  }
+
+  std::string_view backend() const noexcept override { return "io_uring"; }
+
+  void submit(Operation& operation) override {
+    if (operation.kind == OperationKind::kYield) {
+      operation.result = 0;
+      append_ready(operation);
+      return;
+    }
+    io_uring_sqe* entry = next_entry();
+    prepare(entry, operation);
+    io_uring_sqe_set_data(entry, &operation);
+    ++in_flight_;
+  }
+
+ protected:
+  void turn(bool may_block) override {
+    const bool ran = run_ready();
+    if (!ran && may_block && reap() == 0 && prepare_to_block()) {
+      arm_event();
+      wait_for_completion();
+      finished_blocking();
+    } else if (io_uring_sq_ready(&ring_) > 0) {
+      io_uring_submit(&ring_);
+    }
+    reap();
+  }
+
+  void interrupt() noexcept override {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof one);
+  }
+
+ private:
+  io_uring_sqe* next_entry() {
+    io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+    while (entry == nullptr) {
+      io_uring_submit(&ring_);
+      entry = io_uring_get_sqe(&ring_);
+    }
+    return entry;
+  }
+
+  static void prepare(io_uring_sqe* entry, Operation& operation) {
+    // The kernel's transfer lengths are 32 bits; longer ones are short transfers, which callers expect.
+    const auto length = static_cast<unsigned>(std::min<uint64_t>(operation.length, 1u << 30));
+    switch (operation.kind) {
+      case OperationKind::kRead:
+        io_uring_prep_read(entry, operation.fd, operation.buffer, length, operation.offset);
+        break;
+      case OperationKind::kWrite:
+        io_uring_prep_write(entry, operation.fd, operation.buffer, length, operation.offset);
+        break;
+      case OperationKind::kDataSync:
+        io_uring_prep_fsync(entry, operation.fd, IORING_FSYNC_DATASYNC);
+        break;
+      case OperationKind::kFallocate:
+        io_uring_prep_fallocate(entry, operation.fd, operation.mode, static_cast<off_t>(operation.offset),
+                                static_cast<off_t>(operation.length));
+        break;
+      case OperationKind::kSleep: {
+        // The timespec must outlive submission only; it is kept in the operation's own unused fields.
+        static_assert(sizeof(__kernel_timespec) == 2 * sizeof(uint64_t));
+        const uint64_t nanoseconds = operation.length;
+        operation.length = nanoseconds / 1'000'000'000;
+        operation.offset = nanoseconds % 1'000'000'000;
+        io_uring_prep_timeout(entry, reinterpret_cast<__kernel_timespec*>(&operation.length), 0, 0);
+        break;
+      }
+      case OperationKind::kYield:
+        break;
+    }
+  }
+
+  void append_ready(Operation& operation) {
+    operation.next = nullptr;
+    (ready_tail_ != nullptr ? ready_tail_->next : ready_head_) = &operation;
+    ready_tail_ = &operation;
+  }
+
+  // Resumes what was ready when called; what becomes ready meanwhile waits for the next turn.
+  bool run_ready() {
+    Operation* operation = ready_head_;
+    ready_head_ = ready_tail_ = nullptr;
+    const bool any = operation != nullptr;
+    while (operation != nullptr) {
+      Operation* next = operation->next;
+      operation->waiter.resume();
+      operation = next;
+    }
+    return any;
+  }
+
+  // Keeps a read of the eventfd in flight while the lane sleeps, so that post() can wake it.
+  void arm_event() {
+    if (event_armed_) return;
+    io_uring_sqe* entry = next_entry();
+    io_uring_prep_read(entry, event_fd_, &event_value_, sizeof event_value_, 0);
+    io_uring_sqe_set_data(entry, nullptr);
+    event_armed_ = true;
+  }
+
+  void wait_for_completion() {
+    const int submitted = io_uring_submit_and_wait(&ring_, 1);
+    if (submitted < 0 && submitted != -EINTR && submitted != -EAGAIN && submitted != -EBUSY)
+      fail_errno(-submitted, "io_uring cannot start operations");
+  }
+
+  unsigned reap() {
+    unsigned resumed = 0;
+    io_uring_cqe* completion = nullptr;
+    while (io_uring_peek_cqe(&ring_, &completion) == 0) {
+      auto* operation = static_cast<Operation*>(io_uring_cqe_get_data(completion));
+      const int result = completion->res;
+      io_uring_cqe_seen(&ring_, completion);
+      if (operation == nullptr) {
+        event_armed_ = false;
+        continue;
+      }
+      --in_flight_;
+      operation->result = operation->kind == OperationKind::kSleep && result == -ETIME ? 0 : result;
+      operation->waiter.resume();
+      ++resumed;
+    }
+    return resumed;
+  }
+
+  io_uring ring_;
+  int event_fd_ = -1;
+  uint64_t event_value_ = 0;
+  bool event_armed_ = false;
+  uint64_t in_flight_ = 0;
+  Operation* ready_head_ = nullptr;
+  Operation* ready_tail_ = nullptr;
+};
+
+int make_ring(io_uring& ring) {
+  std::memset(&ring, 0, sizeof ring);
+  const int result = io_uring_queue_init(kRingEntries, &ring, IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN);
+  if (result != -EINVAL) return result;
+  return io_uring_queue_init(kRingEntries, &ring, 0);  // kernels before 5.19
+}
+
+}  // namespace
+
+std::unique_ptr<Reactor> make_uring_reactor() {
+  io_uring ring;
+  const int result = make_ring(ring);
+  if (result < 0) fail_errno(-result, "io_uring is not to be had here");
+  return std::make_unique<UringReactor>(ring);
+}
+
+bool io_uring_permitted() noexcept {
+  io_uring ring;
+  if (make_ring(ring) < 0) return false;
+  io_uring_queue_exit(&ring);
+  return true;
+}
+
+}  // namespace cofre::io

@@ -1,0 +1,81 @@
+// A host file or block device as a Device. It has no home lane: any lane reads and writes it.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "block/device.h"
+#include "storage/file_lock.h"
+
+namespace cofre::storage {
+
+struct FileOptions {
+  bool read_only = false;
+  bool direct = false;         // O_DIRECT: past the host's page cache
+  bool no_flush = false;       // flush does nothing (cache=unsafe): a crash of the host may lose everything
+  bool write_through = false;  // every write is durable when it completes (O_DSYNC)
+  FileLocks locks = FileLocks::none();
+};
+
+class FileDevice final : public block::Device {
+ public:
+  // Opens an existing file. Throws Error naming the path. System calls that open block the calling thread shortly.
+  static std::unique_ptr<FileDevice> open(const std::string& path, const FileOptions& options);
+  // Creates an empty file, mode 0644 less the umask; an existing one is an error (kExists) unless `truncate`, in which
+  // case it is emptied once its locks are held.
+  static std::unique_ptr<FileDevice> create(const std::string& path, const FileOptions& options, bool truncate = false);
+  ~FileDevice() override;
+
+  const std::string& name() const override { return path_; }
+  const block::Limits& limits() const override { return limits_; }
+  uint64_t length_bytes() const override { return length_.load(std::memory_order_acquire); }
+
+  io::task<void> read(uint64_t offset, Bytes destination) override;
+  io::task<void> write(uint64_t offset, ConstBytes source, block::WriteFlags flags = {}) override;
+  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags = {}) override;
+  io::task<void> discard(uint64_t offset, uint64_t length) override;
+  io::task<void> flush() override;
+  io::task<block::Extent> map(uint64_t offset, uint64_t length) override;
+  io::task<void> resize(uint64_t length) override;
+  io::task<void> close() override;
+  std::optional<uint64_t> allocated_bytes() const override;
+
+  // Replaces the locks held. Throws Error kLocked and keeps the old ones.
+  void set_locks(FileLocks wanted);
+  bool is_block_device() const noexcept { return is_block_device_; }
+  // The file's identity, to tell whether two names are one file.
+  struct Identity {
+    uint64_t device;
+    uint64_t inode;
+    bool operator==(const Identity&) const = default;
+  };
+  Identity identity() const;
+  int fd() const noexcept { return fd_; }
+
+ private:
+  FileDevice(std::string path, int fd, const FileOptions& options);
+  io::task<void> read_some(uint64_t offset, Bytes destination);
+  io::task<void> write_some(uint64_t offset, ConstBytes source);
+  io::task<void> write_bounced(uint64_t offset, ConstBytes source);
+  io::task<void> write_zero_bytes(uint64_t offset, uint64_t length);
+  io::task<bool> zero_by_fallocate(uint64_t offset, uint64_t length, bool may_unmap);
+  bool fits_direct(uint64_t offset, const void* buffer, uint64_t length) const noexcept;
+  void note_written_to(uint64_t end) noexcept;
+
+  std::string path_;
+  int fd_;
+  FileOptions options_;
+  block::Limits limits_;
+  FileLocks held_;
+  bool is_block_device_ = false;
+  std::atomic<uint64_t> length_ = 0;
+  std::atomic<bool> can_punch_ = true;
+  std::atomic<bool> can_zero_range_ = true;
+  std::atomic<bool> can_seek_data_ = true;
+};
+
+// Whether two paths name one file (through links too). False when either does not exist.
+bool same_file(const std::string& a, const std::string& b);
+
+}  // namespace cofre::storage
