@@ -1,0 +1,62 @@
+#include "crypto/aes/select.h"
+
+#include <array>
+#include <cstdlib>
+#include <string>
+
+#include "base/error.h"
+
+namespace cofre::crypto {
+namespace {
+
+// Best first.
+constexpr std::array kKernels = {
+#if defined(__x86_64__)
+    &kAesNi,
+#endif
+    &kAesPortable,
+};
+
+std::string choices(const CpuFeatures& features) {
+  std::string names;
+  for (const AesKernel* kernel : kKernels) {
+    if (!has_all(features, kernel->needs)) continue;
+    if (!names.empty()) names += ", ";
+    names += kernel->name;
+  }
+  return names;
+}
+
+}  // namespace
+
+std::span<const AesKernel* const> aes_kernels() noexcept {
+  return kKernels;
+}
+
+const AesKernel& best_aes_kernel(const CpuFeatures& features) noexcept {
+  for (const AesKernel* kernel : kKernels)
+    if (has_all(features, kernel->needs)) return *kernel;
+  return kAesPortable;
+}
+
+const AesKernel& aes_kernel_named(std::string_view name, const CpuFeatures& features) {
+  for (const AesKernel* kernel : kKernels) {
+    if (kernel->name != name) continue;
+    if (has_all(features, kernel->needs)) return *kernel;
+    fail(ErrorKind::kInvalidArgument,
+         "this processor cannot run the AES kernel {}: it lacks {}. It can run: {}", name,
+         missing_features(features, kernel->needs), choices(features));
+  }
+  fail(ErrorKind::kInvalidArgument, "there is no AES kernel '{}'. This processor can run: {}", name,
+       choices(features));
+}
+
+const AesKernel& selected_aes_kernel() {
+  static const AesKernel& selected = []() -> const AesKernel& {
+    const char* forced = std::getenv("COFRE_AES");
+    return forced == nullptr ? best_aes_kernel(cpu_features()) : aes_kernel_named(forced, cpu_features());
+  }();
+  return selected;
+}
+
+}  // namespace cofre::crypto
