@@ -1,0 +1,56 @@
+// Copies what a reader of the sources would see into a target, on all lanes at once.
+//
+// Map: the home lane walks the sources' extents and cuts them into chunks of about a megabyte, aligned to the
+// target's clusters. Move: workers spread over the lanes read a chunk, look for zeros and write the rest,
+// each with one buffer of its own. Runs of the source that read as zero are never read. Buffers stay under 64
+// MiB whatever `parallel` is.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "block/device.h"
+#include "io/lanes.h"
+#include "job/progress.h"
+
+namespace cofre::job {
+
+struct ConvertOptions {
+  // Copies only what the layers above this base decide; the rest is left to the target's backing file. One
+  // source only. Null: everything.
+  block::Device* source_base = nullptr;
+  // Runs of zeros at least so long, found in bytes read, are not written as data. 0: every byte is written as
+  // data.
+  uint64_t sparse_bytes = 4096;
+  bool target_reads_zero =
+      false;  // the target is new: where it has no backing file, zeros need not be written
+  bool target_has_backing = false;  // what is not written shows the backing file: zeros are written over it
+  unsigned parallel = 0;            // chunks in flight (-m); 0: chosen by the number of lanes
+  bool out_of_order = true;         // false: the target is written one request at a time, in rising order
+  Progress progress;
+};
+
+// Bytes of the guest's range. Source and target, so bytes_read may be less than, and with large clusters more
+// than, bytes_written; written + zeroed + skipped is the target's length.
+struct ConvertStats {
+  uint64_t bytes_read = 0;     // asked of the sources
+  uint64_t bytes_written = 0;  // written as data
+  uint64_t bytes_zeroed = 0;   // written by write_zeroes()
+  uint64_t bytes_skipped = 0;  // left as they were
+  double seconds = 0;
+};
+
+// Runs on the home lane of `lanes`. Sources are concatenated, each padded with zeros to 512 bytes; the
+// target, at least as long (Error kInvalidArgument), reads as zero behind them. A length of the target that
+// is no multiple of its request alignment is served to its end. Does not flush or close. The first error of a
+// device stops everything and is thrown; the target then holds part of the copy. Cancelled: Error kCancelled.
+// Throws Error kInvalidArgument for no source at all, or a base with more than one.
+io::task<ConvertStats> convert(io::Lanes& lanes, std::vector<block::Device*> sources, block::Device& target,
+                               ConvertOptions options);
+
+// The same with the home lane current and others given (a single one under a simulated reactor). `lanes[0]`
+// is home.
+io::task<ConvertStats> convert_on(std::vector<io::Reactor*> lanes, std::vector<block::Device*> sources,
+                                  block::Device& target, ConvertOptions options);
+
+}  // namespace cofre::job
