@@ -49,6 +49,8 @@ struct AesKernel {
 extern const AesKernel kAesPortable;
 #if defined(__x86_64__)
 extern const AesKernel kAesNi;
+extern const AesKernel kAesVaes256;
+extern const AesKernel kAesVaes512;
 #endif
 
 }  // namespace cofre::crypto

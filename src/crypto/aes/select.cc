@@ -12,6 +12,8 @@ namespace {
 // Best first.
 constexpr std::array kKernels = {
 #if defined(__x86_64__)
+    &kAesVaes512,
+    &kAesVaes256,
     &kAesNi,
 #endif
     &kAesPortable,

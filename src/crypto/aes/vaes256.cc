@@ -1,0 +1,249 @@
+// AES with VAES on 256-bit registers: two blocks an instruction, eight registers (16 blocks) in flight, for
+// processors without AVX-512. There are 16 registers only, so round keys come from memory.
+//
+// CBC encryption: up to 16 sectors side by side, two a register.
+#include <immintrin.h>
+
+#include "crypto/aes/kernel.h"
+#include "crypto/aes/x86_schedule.h"
+
+namespace cofre::crypto {
+namespace {
+
+#define COFRE_FEATURES "aes,pclmul,avx2,vaes,vpclmulqdq"
+#define COFRE_TARGET __attribute__((target(COFRE_FEATURES)))
+#define COFRE_INLINE static inline __attribute__((always_inline, target(COFRE_FEATURES)))
+
+constexpr int kLanes = 2;      // blocks a register
+constexpr int kRegisters = 8;  // registers in flight
+constexpr size_t kRegisterBytes = kLanes * kAesBlockBytes;
+constexpr size_t kChunkBytes = kRegisters * kRegisterBytes;
+constexpr int kBeside = kLanes * kRegisters;  // sectors side by side in CBC encryption
+
+using RoundKeys = const uint8_t (*)[16];
+
+thread_local uint64_t sectors_done_here = 0;
+
+const X86AesSchedule& schedule_at(const void* schedule) {
+  return *static_cast<const X86AesSchedule*>(schedule);
+}
+
+COFRE_INLINE __m256i load(const uint8_t* from) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from));
+}
+COFRE_INLINE void store(uint8_t* to, __m256i value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), value);
+}
+COFRE_INLINE __m128i load_block(const uint8_t* from) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
+}
+COFRE_INLINE void store_block(uint8_t* to, __m128i value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to), value);
+}
+COFRE_INLINE __m256i twice(const uint8_t* block) {
+  return _mm256_broadcastsi128_si256(load_block(block));
+}
+COFRE_INLINE __m256i two_blocks(const uint8_t* low, const uint8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_block(low)), load_block(high), 1);
+}
+
+// The rounds between the first key, added already, and the last one.
+COFRE_INLINE void encrypt_middle(__m256i* state, int count, RoundKeys keys, int rounds) {
+  for (int round = 1; round < rounds; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < count; ++i) state[i] = _mm256_aesenc_epi128(state[i], key);
+  }
+}
+
+COFRE_INLINE void decrypt_middle(__m256i* state, int count, RoundKeys keys, int rounds) {
+  for (int round = 1; round < rounds; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < count; ++i) state[i] = _mm256_aesdec_epi128(state[i], key);
+  }
+}
+
+COFRE_INLINE void encrypt_sixteen(RoundKeys keys, int rounds, const uint8_t* source, uint8_t* destination) {
+  __m256i state[kRegisters];
+  const __m256i first = twice(keys[0]);
+  const __m256i last = twice(keys[rounds]);
+  for (int i = 0; i < kRegisters; ++i) state[i] = _mm256_xor_si256(load(source + kRegisterBytes * i), first);
+  encrypt_middle(state, kRegisters, keys, rounds);
+  for (int i = 0; i < kRegisters; ++i)
+    store(destination + kRegisterBytes * i, _mm256_aesenclast_epi128(state[i], last));
+}
+
+COFRE_TARGET void encrypt_blocks(const void* schedule, const uint8_t* source, uint8_t* destination,
+                                 size_t blocks) {
+  const X86AesSchedule& keys = schedule_at(schedule);
+  for (; blocks >= kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
+    encrypt_sixteen(keys.encrypt, keys.rounds, source, destination);
+  if (blocks == 0) return;
+  uint8_t rest[kChunkBytes] = {};
+  __builtin_memcpy(rest, source, blocks * kAesBlockBytes);
+  encrypt_sixteen(keys.encrypt, keys.rounds, rest, rest);
+  __builtin_memcpy(destination, rest, blocks * kAesBlockBytes);
+}
+
+// x^128 = x^7 + x^2 + x + 1 (IEEE 1619 section 5.2).
+COFRE_INLINE __m256i reduction() {
+  return _mm256_set1_epi64x(0x87);
+}
+
+// From t in both lanes: t * x^(first + lane).
+COFRE_INLINE __m256i spread_tweak(__m256i tweak, int first) {
+  const __m256i left = _mm256_add_epi64(_mm256_set_epi64x(1, 1, 0, 0), _mm256_set1_epi64x(first));
+  const __m256i carry = _mm256_srlv_epi64(tweak, _mm256_sub_epi64(_mm256_set1_epi64x(64), left));
+  const __m256i reduced = _mm256_clmulepi64_epi128(carry, reduction(), 0x01);
+  return _mm256_xor_si256(_mm256_xor_si256(_mm256_sllv_epi64(tweak, left), reduced),
+                          _mm256_bslli_epi128(carry, 8));
+}
+
+// The tweaks times x^16: two bytes move up, those that fall out come back reduced.
+COFRE_INLINE __m256i tweak_times_x16(__m256i tweak) {
+  const __m256i out = _mm256_bsrli_epi128(tweak, 14);
+  return _mm256_xor_si256(_mm256_bslli_epi128(tweak, 2), _mm256_clmulepi64_epi128(out, reduction(), 0x00));
+}
+
+COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, __m256i* tweak, const uint8_t* source,
+                            uint8_t* destination) {
+  __m256i state[kRegisters];
+  const __m256i first = twice(keys[0]);
+  for (int i = 0; i < kRegisters; ++i)
+    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first), tweak[i]);
+  if (encrypt)
+    encrypt_middle(state, kRegisters, keys, rounds);
+  else
+    decrypt_middle(state, kRegisters, keys, rounds);
+  const __m256i last = twice(keys[rounds]);
+  for (int i = 0; i < kRegisters; ++i) {
+    const __m256i key = _mm256_xor_si256(last, tweak[i]);
+    store(destination + kRegisterBytes * i,
+          encrypt ? _mm256_aesenclast_epi128(state[i], key) : _mm256_aesdeclast_epi128(state[i], key));
+  }
+}
+
+COFRE_INLINE void xts_run(RoundKeys keys, int rounds, bool encrypt, const AesRun& run) {
+  const uint8_t* source = run.source;
+  uint8_t* destination = run.destination;
+  for (size_t sector = 0; sector < run.sectors; ++sector) {
+    __m256i tweak[kRegisters];
+    const __m256i start = twice(run.ivs + 16 * sector);
+    for (int i = 0; i < kRegisters; ++i) tweak[i] = spread_tweak(start, kLanes * i);
+    for (size_t left = run.sector_bytes;;) {
+      xts_chunk(keys, rounds, encrypt, tweak, source, destination);
+      source += kChunkBytes;
+      destination += kChunkBytes;
+      left -= kChunkBytes;
+      if (left == 0) break;
+      for (int i = 0; i < kRegisters; ++i) tweak[i] = tweak_times_x16(tweak[i]);
+    }
+  }
+  sectors_done_here += run.sectors;
+}
+
+COFRE_TARGET void xts_encrypt(const void* schedule, const AesRun& run) {
+  xts_run(schedule_at(schedule).encrypt, schedule_at(schedule).rounds, true, run);
+}
+
+COFRE_TARGET void xts_decrypt(const void* schedule, const AesRun& run) {
+  xts_run(schedule_at(schedule).decrypt, schedule_at(schedule).rounds, false, run);
+}
+
+// Sectors first .. first + 2 * count - 1.
+COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, const AesRun& run, size_t first) {
+  const size_t stride = run.sector_bytes;
+  const uint8_t* source = run.source + first * stride;
+  uint8_t* destination = run.destination + first * stride;
+  __m256i state[kRegisters];
+  for (int i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * first + kRegisterBytes * i);
+  for (size_t at = 0; at < stride; at += kAesBlockBytes) {
+    const __m256i key = twice(keys[0]);
+    for (int i = 0; i < count; ++i) {
+      const uint8_t* from = source + 2 * i * stride + at;
+      state[i] = _mm256_xor_si256(state[i], _mm256_xor_si256(two_blocks(from, from + stride), key));
+    }
+    encrypt_middle(state, count, keys, rounds);
+    const __m256i last = twice(keys[rounds]);
+    for (int i = 0; i < count; ++i) {
+      uint8_t* to = destination + 2 * i * stride + at;
+      state[i] = _mm256_aesenclast_epi128(state[i], last);
+      store_block(to, _mm256_castsi256_si128(state[i]));
+      store_block(to + stride, _mm256_extracti128_si256(state[i], 1));
+    }
+  }
+}
+
+COFRE_INLINE void cbc_encrypt_one(RoundKeys keys, int rounds, const AesRun& run, size_t sector) {
+  const uint8_t* source = run.source + sector * run.sector_bytes;
+  uint8_t* destination = run.destination + sector * run.sector_bytes;
+  __m128i state = load_block(run.ivs + 16 * sector);
+  for (size_t at = 0; at < run.sector_bytes; at += kAesBlockBytes) {
+    state = _mm_xor_si128(state, _mm_xor_si128(load_block(source + at), load_block(keys[0])));
+    for (int round = 1; round < rounds; ++round) state = _mm_aesenc_si128(state, load_block(keys[round]));
+    state = _mm_aesenclast_si128(state, load_block(keys[rounds]));
+    store_block(destination + at, state);
+  }
+}
+
+COFRE_TARGET void cbc_encrypt(const void* schedule, const AesRun& run) {
+  const RoundKeys keys = schedule_at(schedule).encrypt;
+  const int rounds = schedule_at(schedule).rounds;
+  size_t first = 0;
+  for (; run.sectors - first >= kBeside; first += kBeside)
+    cbc_encrypt_beside(keys, rounds, kRegisters, run, first);
+  for (; run.sectors - first >= 8; first += 8) cbc_encrypt_beside(keys, rounds, 4, run, first);
+  for (; run.sectors - first >= 2; first += 2) cbc_encrypt_beside(keys, rounds, 1, run, first);
+  if (first < run.sectors) cbc_encrypt_one(keys, rounds, run, first);
+  sectors_done_here += run.sectors;
+}
+
+COFRE_TARGET void cbc_decrypt(const void* schedule, const AesRun& run) {
+  const RoundKeys keys = schedule_at(schedule).decrypt;
+  const int rounds = schedule_at(schedule).rounds;
+  const uint8_t* source = run.source;
+  uint8_t* destination = run.destination;
+  for (size_t sector = 0; sector < run.sectors; ++sector) {
+    __m128i before = load_block(run.ivs + 16 * sector);
+    for (size_t at = 0; at < run.sector_bytes;
+         at += kChunkBytes, source += kChunkBytes, destination += kChunkBytes) {
+      __m256i state[kRegisters];
+      const __m256i first = twice(keys[0]);
+      for (int i = 0; i < kRegisters; ++i)
+        state[i] = _mm256_xor_si256(load(source + kRegisterBytes * i), first);
+      decrypt_middle(state, kRegisters, keys, rounds);
+      // The last key and the ciphertext before are added together. All is read before anything is written: in
+      // place they are the same bytes.
+      const __m256i last = twice(keys[rounds]);
+      const __m256i head = _mm256_inserti128_si256(_mm256_castsi128_si256(before), load_block(source), 1);
+      before = load_block(source + kChunkBytes - kAesBlockBytes);
+      state[0] = _mm256_aesdeclast_epi128(state[0], _mm256_xor_si256(last, head));
+      for (int i = 1; i < kRegisters; ++i)
+        state[i] = _mm256_aesdeclast_epi128(
+            state[i], _mm256_xor_si256(last, load(source + kRegisterBytes * i - kAesBlockBytes)));
+      for (int i = 0; i < kRegisters; ++i) store(destination + kRegisterBytes * i, state[i]);
+    }
+  }
+  sectors_done_here += run.sectors;
+}
+
+uint64_t sectors_done() {
+  return sectors_done_here;
+}
+
+}  // namespace
+
+const AesKernel kAesVaes256 = {
+    .name = "vaes256",
+    .description = "VAES on 256-bit registers, 16 blocks in flight",
+    .needs = {.pclmulqdq = true, .aes = true, .avx2 = true, .vaes = true, .vpclmulqdq = true},
+    .schedule_bytes = sizeof(X86AesSchedule),
+    .expand_key = expand_x86_key,
+    .encrypt_blocks = encrypt_blocks,
+    .xts_encrypt = xts_encrypt,
+    .xts_decrypt = xts_decrypt,
+    .cbc_encrypt = cbc_encrypt,
+    .cbc_decrypt = cbc_decrypt,
+    .sectors_done = sectors_done,
+};
+
+}  // namespace cofre::crypto
