@@ -49,10 +49,14 @@ COFRE_INLINE void load_keys(__m512i* keys, RoundKeys from, int rounds) {
   for (int i = 0; i <= rounds; ++i) keys[i] = four_times(from[i]);
 }
 
+COFRE_INLINE void encrypt_rounds(__m512i* state, int count, const __m512i* keys, int from, int to) {
+  for (int round = from; round < to; ++round)
+    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], keys[round]);
+}
+
 // The rounds between the first key, added already, and the last one.
 COFRE_INLINE void encrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
-  for (int round = 1; round < rounds; ++round)
-    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], keys[round]);
+  encrypt_rounds(state, count, keys, 1, rounds);
 }
 
 COFRE_INLINE void decrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
@@ -118,34 +122,42 @@ COFRE_INLINE __m512i tweak_times_x16(__m512i tweak) {
   return _mm512_xor_si512(_mm512_bslli_epi128(tweak, 2), _mm512_clmulepi64_epi128(out, reduction(), 0x00));
 }
 
-// The tweaks of a sector's first 32 blocks.
-COFRE_INLINE void first_tweaks(__m512i* tweak, const uint8_t* iv) {
-  const __m512i start = four_times(iv);
-  tweak[0] = spread_tweak(start, 0);
-  tweak[1] = spread_tweak(start, 4);
-  tweak[2] = tweak_times_x8(tweak[0]);
-  tweak[3] = tweak_times_x8(tweak[1]);
-  for (int i = 4; i < kRegisters; ++i) tweak[i] = tweak_times_x16(tweak[i - 4]);
+// One block's tweak times x^32.
+COFRE_INLINE __m128i tweak_times_x32(__m128i tweak) {
+  const __m128i out = _mm_bsrli_si128(tweak, 12);
+  return _mm_xor_si128(_mm_bslli_si128(tweak, 4), _mm_clmulepi64_si128(out, _mm_set1_epi64x(0x87), 0x00));
 }
 
-// Those of the 32 blocks after.
-COFRE_INLINE void next_tweaks(__m512i* tweak) {
-  for (int i = 0; i < kRegisters; ++i) tweak[i] = tweak_times_x16(tweak_times_x16(tweak[i]));
+// Fills in tweak[i] of a chunk whose first block has the tweak `start`; those before it are there already.
+COFRE_INLINE void make_tweak(__m512i* tweak, int i, __m512i start) {
+  if (i < 2)
+    tweak[i] = spread_tweak(start, kLanes * i);
+  else if (i < 4)
+    tweak[i] = tweak_times_x8(tweak[i - 2]);
+  else
+    tweak[i] = tweak_times_x16(tweak[i - 4]);
 }
 
-COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, const __m512i* tweak,
+// One chunk; between its rounds, in their shadow, the tweaks of the chunk after it, which starts with
+// `next_start`.
+COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* tweak, __m512i next_start,
                             const uint8_t* source, uint8_t* destination) {
   __m512i state[kRegisters];
+  __m512i last[kRegisters];
+  __m512i next[kRegisters];
   for (int i = 0; i < kRegisters; ++i)
     state[i] = xor_three(load(source + kRegisterBytes * i), tweak[i], keys[0]);
-  if (encrypt)
-    encrypt_middle(state, kRegisters, keys, rounds);
-  else
-    decrypt_middle(state, kRegisters, keys, rounds);
+  for (int i = 0; i < kRegisters; ++i) last[i] = _mm512_xor_si512(keys[rounds], tweak[i]);
+  for (int round = 1; round < rounds; ++round) {
+    for (int i = 0; i < kRegisters; ++i)
+      state[i] =
+          encrypt ? _mm512_aesenc_epi128(state[i], keys[round]) : _mm512_aesdec_epi128(state[i], keys[round]);
+    if (round <= kRegisters) make_tweak(next, round - 1, next_start);
+  }
   for (int i = 0; i < kRegisters; ++i) {
-    const __m512i last = _mm512_xor_si512(keys[rounds], tweak[i]);
-    store(destination + kRegisterBytes * i,
-          encrypt ? _mm512_aesenclast_epi128(state[i], last) : _mm512_aesdeclast_epi128(state[i], last));
+    store(destination + kRegisterBytes * i, encrypt ? _mm512_aesenclast_epi128(state[i], last[i])
+                                                    : _mm512_aesdeclast_epi128(state[i], last[i]));
+    tweak[i] = next[i];
   }
 }
 
@@ -154,78 +166,130 @@ COFRE_INLINE void xts_run(RoundKeys round_keys, int rounds, bool encrypt, const 
   load_keys(keys, round_keys, rounds);
   const uint8_t* source = run.source;
   uint8_t* destination = run.destination;
-  for (size_t sector = 0; sector < run.sectors; ++sector) {
-    __m512i tweak[kRegisters];
-    first_tweaks(tweak, run.ivs + 16 * sector);
-    for (size_t left = run.sector_bytes;;) {
-      xts_chunk(keys, rounds, encrypt, tweak, source, destination);
-      source += kChunkBytes;
-      destination += kChunkBytes;
-      left -= kChunkBytes;
-      if (left == 0) break;
-      next_tweaks(tweak);
+  const uint8_t* iv = run.ivs;
+  const uint8_t* const last_iv = run.ivs + 16 * (run.sectors - 1);
+  __m128i start = load_block(iv);
+  __m512i tweak[kRegisters];
+  for (int i = 0; i < kRegisters; ++i) make_tweak(tweak, i, _mm512_broadcast_i32x4(start));
+  size_t left = run.sector_bytes;
+  for (size_t chunks = run.sectors * (run.sector_bytes / kChunkBytes); chunks > 0; --chunks) {
+    left -= kChunkBytes;
+    if (left == 0) {
+      iv = iv < last_iv ? iv + 16 : last_iv;
+      start = load_block(iv);
+      left = run.sector_bytes;
+    } else {
+      start = tweak_times_x32(start);
     }
+    xts_chunk(keys, rounds, encrypt, tweak, _mm512_broadcast_i32x4(start), source, destination);
+    source += kChunkBytes;
+    destination += kChunkBytes;
   }
   sectors_done_here += run.sectors;
 }
 
-// Sectors first .. first + used - 1, on `count` registers, so used is at most 4 * count. The lanes left over
-// work on the last sector again and their result goes nowhere.
-COFRE_INLINE void cbc_encrypt_beside(const __m512i* keys, int rounds, int count, const AesRun& run,
-                                     size_t first, size_t used) {
-  const uint8_t* source[kBeside];
-  uint8_t* destination[kBeside];
-  alignas(64) uint8_t nowhere[kAesBlockBytes];
+// Sectors side by side in CBC encryption: lane i of the registers works on the i-th. `used` of them are
+// there; the lanes left over read the last one again and write nothing.
+struct Beside {
+  const uint8_t* source;
+  uint8_t* destination;
+  size_t stride;
+  size_t used;
+};
+
+// Four blocks of each of up to 32 sectors: [block][register].
+struct alignas(64) Column {
+  __m512i block[kLanes][kRegisters];
+};
+
+// Rows of four blocks become columns, and back.
+COFRE_INLINE void transpose(__m512i* row) {
+  const __m512i t0 = _mm512_shuffle_i64x2(row[0], row[1], 0x44);
+  const __m512i t1 = _mm512_shuffle_i64x2(row[0], row[1], 0xee);
+  const __m512i t2 = _mm512_shuffle_i64x2(row[2], row[3], 0x44);
+  const __m512i t3 = _mm512_shuffle_i64x2(row[2], row[3], 0xee);
+  row[0] = _mm512_shuffle_i64x2(t0, t2, 0x88);
+  row[1] = _mm512_shuffle_i64x2(t0, t2, 0xdd);
+  row[2] = _mm512_shuffle_i64x2(t1, t3, 0x88);
+  row[3] = _mm512_shuffle_i64x2(t1, t3, 0xdd);
+}
+
+// Moves 64 bytes at `at` of the four sectors of register i into the column, and from it. Whole cache lines at
+// a time: with sectors 4096 bytes apart all of them fall into one set of the cache, and a second visit would
+// find them gone.
+COFRE_INLINE void gather(Column& column, int i, const Beside& beside, size_t at) {
+  __m512i row[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto wanted = static_cast<size_t>(kLanes * i + lane);
+    const size_t sector = wanted < beside.used ? wanted : beside.used - 1;
+    row[lane] = load(beside.source + sector * beside.stride + at);
+  }
+  transpose(row);
+  for (int k = 0; k < kLanes; ++k) column.block[k][i] = row[k];
+}
+
+COFRE_INLINE void scatter(const Column& column, int i, const Beside& beside, size_t at) {
+  __m512i row[kLanes];
+  for (int k = 0; k < kLanes; ++k) row[k] = column.block[k][i];
+  transpose(row);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto sector = static_cast<size_t>(kLanes * i + lane);
+    if (sector < beside.used) store(beside.destination + sector * beside.stride + at, row[lane]);
+  }
+}
+
+// At most 4 * count sectors, on `count` registers. While a column is encrypted, the next one is gathered and
+// the one before scattered, in the shadow of the rounds.
+COFRE_INLINE void cbc_encrypt_beside(const __m512i* keys, int rounds, int count, const Beside& beside,
+                                     const uint8_t* ivs) {
+  Column in[2];
+  Column out[2];
   __m512i state[kRegisters];
-  for (int lane = 0; lane < kLanes * count; ++lane) {
-    const bool spare = static_cast<size_t>(lane) >= used;
-    const size_t sector = spare ? first + used - 1 : first + static_cast<size_t>(lane);
-    source[lane] = run.source + sector * run.sector_bytes;
-    destination[lane] = spare ? nullptr : run.destination + sector * run.sector_bytes;
+  for (int i = 0; i < count; ++i) {
+    state[i] = _mm512_maskz_loadu_epi64(lanes_in_use(i, beside.used), ivs + kRegisterBytes * i);
+    gather(in[0], i, beside, 0);
   }
-  for (int i = 0; i < count; ++i) state[i] = _mm512_setzero_si512();
-  for (size_t lane = 0; lane < used; lane += kLanes) {
-    const uint8_t* ivs = run.ivs + 16 * (first + lane);
-    state[lane / kLanes] = _mm512_maskz_loadu_epi64(lanes_in_use(0, used - lane), ivs);
-  }
-  for (size_t at = 0; at < run.sector_bytes; at += kAesBlockBytes) {
-    for (int i = 0; i < count; ++i) {
-      const uint8_t* const* from = source + kLanes * i;
-      __m512i text = _mm512_castsi128_si512(load_block(from[0] + at));
-      text = _mm512_inserti32x4(text, load_block(from[1] + at), 1);
-      text = _mm512_inserti32x4(text, load_block(from[2] + at), 2);
-      text = _mm512_inserti32x4(text, load_block(from[3] + at), 3);
-      state[i] = xor_three(state[i], text, keys[0]);
-    }
-    encrypt_middle(state, count, keys, rounds);
-    for (int i = 0; i < count; ++i) {
-      state[i] = _mm512_aesenclast_epi128(state[i], keys[rounds]);
-      for (int lane = 0; lane < kLanes; ++lane) {
-        uint8_t* to = destination[kLanes * i + lane];
-        to = to == nullptr ? nowhere : to + at;
-        const __m128i block = lane == 0   ? _mm512_castsi512_si128(state[i])
-                              : lane == 1 ? _mm512_extracti32x4_epi32(state[i], 1)
-                              : lane == 2 ? _mm512_extracti32x4_epi32(state[i], 2)
-                                          : _mm512_extracti32x4_epi32(state[i], 3);
-        _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to), block);
+  const size_t columns = beside.stride / kRegisterBytes;
+  for (size_t column = 0; column < columns; ++column) {
+    const size_t here = column % 2;
+    const size_t other = 1 - here;
+    const size_t at = column * kRegisterBytes;
+    for (int k = 0; k < kLanes; ++k) {
+      for (int i = 0; i < count; ++i) state[i] = xor_three(state[i], in[here].block[k][i], keys[0]);
+      encrypt_rounds(state, count, keys, 1, 3);
+      if (column + 1 < columns && k < count) gather(in[other], k, beside, at + kRegisterBytes);
+      encrypt_rounds(state, count, keys, 3, 5);
+      if (column + 1 < columns && k + kLanes < count)
+        gather(in[other], k + kLanes, beside, at + kRegisterBytes);
+      encrypt_rounds(state, count, keys, 5, 7);
+      if (column > 0 && k < count) scatter(out[other], k, beside, at - kRegisterBytes);
+      encrypt_rounds(state, count, keys, 7, 9);
+      if (column > 0 && k + kLanes < count) scatter(out[other], k + kLanes, beside, at - kRegisterBytes);
+      encrypt_rounds(state, count, keys, 9, rounds);
+      for (int i = 0; i < count; ++i) {
+        state[i] = _mm512_aesenclast_epi128(state[i], keys[rounds]);
+        out[here].block[k][i] = state[i];
       }
     }
   }
+  for (int i = 0; i < count; ++i) scatter(out[(columns - 1) % 2], i, beside, beside.stride - kRegisterBytes);
 }
 
 COFRE_INLINE void cbc_encrypt_run(RoundKeys round_keys, int rounds, const AesRun& run) {
   __m512i keys[kMaxAesRounds + 1];
   load_keys(keys, round_keys, rounds);
-  for (size_t first = 0; first < run.sectors;) {
+  for (size_t first = 0; first < run.sectors; first += kBeside) {
     const size_t left = run.sectors - first;
-    const size_t used = left < kBeside ? left : kBeside;
-    if (used > 4 * kLanes)
-      cbc_encrypt_beside(keys, rounds, 8, run, first, used);
-    else if (used > kLanes)
-      cbc_encrypt_beside(keys, rounds, 4, run, first, used);
+    const size_t at = first * run.sector_bytes;
+    const Beside beside = {run.source + at, run.destination + at, run.sector_bytes,
+                           left < kBeside ? left : kBeside};
+    const uint8_t* ivs = run.ivs + 16 * first;
+    if (beside.used > kBeside / 2)
+      cbc_encrypt_beside(keys, rounds, kRegisters, beside, ivs);
+    else if (beside.used > kLanes)
+      cbc_encrypt_beside(keys, rounds, kRegisters / 2, beside, ivs);
     else
-      cbc_encrypt_beside(keys, rounds, 1, run, first, used);
-    first += used;
+      cbc_encrypt_beside(keys, rounds, 1, beside, ivs);
   }
   sectors_done_here += run.sectors;
 }
