@@ -25,26 +25,27 @@ struct ConvertOptions {
   bool target_reads_zero =
       false;  // the target is new: where it has no backing file, zeros need not be written
   bool target_has_backing = false;  // what is not written shows the backing file: zeros are written over it
-  unsigned parallel = 0;            // chunks in flight (-m); 0: chosen by the number of lanes
-  bool out_of_order = true;         // false: the target is written one request at a time, in rising order
+  bool zero_tail = false;    // a target longer than the sources: zero the rest too (else it is left alone)
+  unsigned parallel = 0;     // chunks in flight (-m); 0: chosen by the number of lanes
+  bool out_of_order = true;  // false: the target is written one request at a time, in rising order
   Progress progress;
 };
 
-// Bytes of the guest's range. Source and target, so bytes_read may be less than, and with large clusters more
-// than, bytes_written; written + zeroed + skipped is the target's length.
+// Bytes of the target's range. written + zeroed + skipped is the length of what the job covers.
 struct ConvertStats {
-  uint64_t bytes_read = 0;     // asked of the sources
-  uint64_t bytes_written = 0;  // written as data
+  uint64_t bytes_read = 0;     // data, and small holes between it
+  uint64_t bytes_written = 0;  // written as bytes
   uint64_t bytes_zeroed = 0;   // written by write_zeroes()
-  uint64_t bytes_skipped = 0;  // left as they were
+  uint64_t bytes_skipped = 0;  // zeros not written, and what is left to the base
   double seconds = 0;
 };
 
-// Runs on the home lane of `lanes`. Sources are concatenated, each padded with zeros to 512 bytes; the
-// target, at least as long (Error kInvalidArgument), reads as zero behind them. A length of the target that
-// is no multiple of its request alignment is served to its end. Does not flush or close. The first error of a
-// device stops everything and is thrown; the target then holds part of the copy. Cancelled: Error kCancelled.
-// Throws Error kInvalidArgument for no source at all, or a base with more than one.
+// Runs on the home lane of `lanes`. Sources are concatenated, each padded with zeros to 512 bytes. The target
+// must be at least as long (Error kInvalidArgument); up to one request_alignment behind the sources is padded
+// with zeros, and bytes behind that are left alone, as qemu-img does, or zeroed (zero_tail). Does not flush
+// or close. The first error of a device stops everything and is thrown; the target then holds part of the
+// copy. Cancelled: Error kCancelled. Throws Error kInvalidArgument for no source at all, or a base with more
+// than one.
 io::task<ConvertStats> convert(io::Lanes& lanes, std::vector<block::Device*> sources, block::Device& target,
                                ConvertOptions options);
 

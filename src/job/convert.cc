@@ -1,0 +1,234 @@
+#include "job/convert.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <exception>
+#include <optional>
+
+#include "base/aligned_buffer.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/units.h"
+#include "io/sync.h"
+#include "job/concatenation.h"
+#include "job/convert_plan.h"
+#include "job/job_control.h"
+#include "job/turnstile.h"
+#include "job/work_list.h"
+#include "job/zero_runs.h"
+
+namespace cofre::job {
+namespace {
+
+constexpr uint64_t kChunkBytes = kMiB;
+constexpr uint64_t kLargestGrainBytes = 2 * kMiB;
+constexpr uint64_t kLargestSparseBytes = 16 * kMiB;
+// A hole shorter than this costs more as a chunk's end than as zeros read and found again.
+constexpr uint64_t kLeastHoleBytes = 64 * kKiB;
+// What a target that does not tell its own unit of allocation is taken to have (a page, a file system's
+// block).
+constexpr uint64_t kUsualGrainBytes = 4096;
+
+// The unit in which the target allocates, and so leaves out or zeroes without touching a neighbour.
+uint64_t zero_grain(const block::Limits& limits) {
+  const uint64_t told =
+      limits.discard_alignment > 1 ? std::bit_floor(limits.discard_alignment) : kUsualGrainBytes;
+  return std::max<uint64_t>(std::min(told, kLargestGrainBytes), limits.request_alignment);
+}
+
+// Zeros are looked for in blocks of this size; a multiple of the grain.
+uint64_t sparse_block(uint64_t sparse_bytes, uint64_t grain) {
+  return align_up(std::clamp<uint64_t>(sparse_bytes, grain, kLargestSparseBytes), grain);
+}
+
+uint64_t end_of_job(const Concatenation& source, const block::Device& target, const ConvertOptions& options) {
+  if (options.zero_tail) return target.length_bytes();
+  return std::min(target.length_bytes(),
+                  align_up<uint64_t>(source.padded_bytes(), target.limits().request_alignment));
+}
+
+uint64_t zeros_written_below(const block::Device& target, const ConvertOptions& options) {
+  if (!options.target_reads_zero) return UINT64_MAX;
+  if (!options.target_has_backing) return 0;
+  return target.backing() != nullptr ? target.backing()->length_bytes() : UINT64_MAX;
+}
+
+ConvertRules make_rules(const Concatenation& source, const block::Device& target,
+                        const ConvertOptions& options) {
+  const block::Limits& limits = target.limits();
+  const uint64_t grain = zero_grain(limits);
+  const uint64_t block = sparse_block(options.sparse_bytes, grain);
+  const uint64_t chunk =
+      std::max(kChunkBytes, std::bit_floor(std::min(limits.preferred_bytes, kLargestGrainBytes)));
+  return {.end = end_of_job(source, target, options),
+          .chunk_bytes = div_ceil(chunk, block) * block,
+          .zero_grain = grain,
+          .request_grain = limits.request_alignment,
+          // Only zeros found by single grains come back as zeros when they were read with data.
+          .least_hole_bytes = block == grain ? kLeastHoleBytes : 1,
+          .holes_are_data = options.sparse_bytes == 0,
+          .zeros_written_below = zeros_written_below(target, options)};
+}
+
+// One convert. Lives in convert_on()'s frame; its workers run on all lanes.
+class ConvertJob {
+ public:
+  ConvertJob(const Concatenation& source, block::Device& target, const ConvertOptions& options)
+      : source_(source),
+        target_(target),
+        options_(options),
+        rules_(make_rules(source, target, options)),
+        block_bytes_(sparse_block(options.sparse_bytes, rules_.zero_grain)),
+        control_("the conversion", rules_.end, options.progress),
+        plan_(source, rules_, control_),
+        list_(control_, plan_),
+        turnstile_(control_) {}
+
+  io::task<ConvertStats> run(const std::vector<io::Reactor*>& lanes) {
+    const auto start = std::chrono::steady_clock::now();
+    const unsigned workers = worker_count(options_.parallel, lanes.size(), rules_.chunk_bytes);
+    io::TaskGroup group;
+    for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[i % lanes.size()], work());
+    co_await group.join();
+    control_.finish();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    co_return ConvertStats{.bytes_read = read_,
+                           .bytes_written = written_,
+                           .bytes_zeroed = zeroed_,
+                           .bytes_skipped = skipped_ + plan_.skipped_bytes(),
+                           .seconds = took.count()};
+  }
+
+ private:
+  io::task<void> work() {
+    std::exception_ptr failure;
+    try {
+      co_await move_chunks();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    if (!failure) co_return;
+    control_.stop();
+    co_await turnstile_.release_all();
+    std::rethrow_exception(failure);
+  }
+
+  io::task<void> move_chunks() {
+    AlignedBuffer buffer;
+    ConvertChunk chunk;
+    while (co_await list_.take(chunk)) {
+      if (!chunk.zero) {
+        if (!buffer) buffer = AlignedBuffer(rules_.chunk_bytes);
+        co_await source_.read(chunk.offset, buffer.bytes().first(chunk.length));
+        read_ += chunk.length;
+      }
+      if (!options_.out_of_order && !co_await turnstile_.enter(chunk.ticket)) co_return;
+      if (chunk.zero) {
+        co_await zero(chunk.offset, chunk.length);
+      } else {
+        co_await write(chunk.offset, std::as_const(buffer).bytes().first(chunk.length));
+      }
+      if (!options_.out_of_order) co_await turnstile_.leave();
+      control_.advance(chunk.length);
+    }
+  }
+
+  io::task<void> zero(uint64_t offset, uint64_t length) {
+    co_await target_.write_zeroes(offset, length, {.may_unmap = true});
+    zeroed_ += length;
+  }
+
+  // Writes a chunk without its runs of zeros.
+  io::task<void> write(uint64_t offset, ConstBytes bytes) {
+    if (options_.sparse_bytes == 0 || zeros_cost_writing_.load(std::memory_order_relaxed)) {
+      co_await write_bytes(offset, bytes);
+      co_return;
+    }
+    const uint64_t end = offset + bytes.size();
+    while (!bytes.empty()) {
+      const Run run = first_run(bytes, offset, block_bytes_, end == rules_.end);
+      if (!run.zero) {
+        co_await write_bytes(offset, bytes.first(run.length));
+      } else if (offset >= rules_.zeros_written_below) {
+        skipped_ += run.length;
+      } else if (!co_await zero_cheaply(offset, run.length)) {
+        co_await write_bytes(offset, bytes);  // all that is left, in one request
+        co_return;
+      }
+      offset += run.length;
+      bytes = bytes.subspan(run.length);
+    }
+  }
+
+  // False: the target would write zero bytes, which is no better than writing those at hand.
+  io::task<bool> zero_cheaply(uint64_t offset, uint64_t length) {
+    try {
+      co_await target_.write_zeroes(offset, length, {.may_unmap = true, .no_fallback = true});
+      zeroed_ += length;
+      co_return true;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kUnsupported) throw;
+    }
+    zeros_cost_writing_.store(true, std::memory_order_relaxed);
+    co_return false;
+  }
+
+  io::task<void> write_bytes(uint64_t offset, ConstBytes bytes) {
+    const uint64_t most = align_down(target_.limits().max_write_bytes, rules_.request_grain);
+    while (!bytes.empty()) {
+      const uint64_t count = std::min<uint64_t>(bytes.size(), most);
+      co_await target_.write(offset, bytes.first(count));
+      written_ += count;
+      offset += count;
+      bytes = bytes.subspan(count);
+    }
+  }
+
+  const Concatenation& source_;
+  block::Device& target_;
+  const ConvertOptions& options_;
+  const ConvertRules rules_;
+  const uint64_t block_bytes_;
+  JobControl control_;
+  ConvertPlan plan_;
+  WorkList<ConvertChunk, ConvertPlan> list_;
+  Turnstile turnstile_;
+  std::atomic<bool> zeros_cost_writing_ = false;
+  std::atomic<uint64_t> read_ = 0;
+  std::atomic<uint64_t> written_ = 0;
+  std::atomic<uint64_t> zeroed_ = 0;
+  std::atomic<uint64_t> skipped_ = 0;
+};
+
+void check_request(const std::vector<block::Device*>& sources, const ConvertOptions& options) {
+  if (sources.empty()) fail(ErrorKind::kInvalidArgument, "nothing to convert: no source given");
+  if (options.source_base != nullptr && sources.size() > 1)
+    fail(ErrorKind::kInvalidArgument, "a base makes no sense with {} sources to be joined", sources.size());
+}
+
+void check_lengths(const Concatenation& source, const block::Device& target) {
+  if (target.length_bytes() >= source.length_bytes()) return;
+  fail(ErrorKind::kInvalidArgument,
+       "'{}' has {} bytes, fewer than the {} of the source: give a larger target", target.name(),
+       target.length_bytes(), source.length_bytes());
+}
+
+}  // namespace
+
+io::task<ConvertStats> convert_on(std::vector<io::Reactor*> lanes, std::vector<block::Device*> sources,
+                                  block::Device& target, ConvertOptions options) {
+  check_request(sources, options);
+  const Concatenation source(std::move(sources), options.source_base);
+  check_lengths(source, target);
+  ConvertJob job(source, target, options);
+  co_return co_await job.run(lanes);
+}
+
+io::task<ConvertStats> convert(io::Lanes& lanes, std::vector<block::Device*> sources, block::Device& target,
+                               ConvertOptions options) {
+  return convert_on(all_lanes(lanes), std::move(sources), target, std::move(options));
+}
+
+}  // namespace cofre::job

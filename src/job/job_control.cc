@@ -1,0 +1,56 @@
+#include "job/job_control.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/units.h"
+
+namespace cofre::job {
+namespace {
+
+constexpr auto kReportInterval = std::chrono::milliseconds(100);
+constexpr uint64_t kBufferBudgetBytes = 64 * kMiB;
+constexpr size_t kWorkersPerLane = 4;
+
+}  // namespace
+
+JobControl::JobControl(std::string job, uint64_t total_bytes, const Progress& progress)
+    : job_(std::move(job)),
+      total_(total_bytes),
+      progress_(progress),
+      home_(*io::Reactor::current()),
+      last_report_(std::chrono::steady_clock::now()) {
+  if (progress_.report) progress_.report(0, total_);
+}
+
+void JobControl::advance(uint64_t bytes) {
+  done_.fetch_add(bytes, std::memory_order_relaxed);
+  if (io::Reactor::current() == &home_) poll();
+}
+
+void JobControl::poll() {
+  if (progress_.cancelled && progress_.cancelled()) fail(ErrorKind::kCancelled, "{} was cancelled", job_);
+  if (!progress_.report) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_report_ < kReportInterval) return;
+  last_report_ = now;
+  progress_.report(std::min(done_.load(std::memory_order_relaxed), total_), total_);
+}
+
+void JobControl::finish() const {
+  if (progress_.report) progress_.report(total_, total_);
+}
+
+std::vector<io::Reactor*> all_lanes(io::Lanes& lanes) {
+  std::vector<io::Reactor*> all;
+  for (unsigned i = 0; i < lanes.count(); ++i) all.push_back(&lanes.lane(i));
+  return all;
+}
+
+unsigned worker_count(unsigned wanted, size_t lanes, uint64_t worker_bytes) {
+  const uint64_t affordable = std::max<uint64_t>(1, kBufferBudgetBytes / worker_bytes);
+  const uint64_t count = wanted != 0 ? wanted : lanes * kWorkersPerLane;
+  return static_cast<unsigned>(std::min(count, affordable));
+}
+
+}  // namespace cofre::job
