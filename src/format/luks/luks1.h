@@ -27,21 +27,21 @@
 namespace cofre::luks {
 
 struct Luks1CreateOptions {
-  crypto::CipherSpec cipher;
+  crypto::CipherSpec cipher{};
   crypto::DigestAlgorithm hash = crypto::DigestAlgorithm::sha256;
   // Deriving the keyslot's key takes about this long on the machine that makes the volume.
   std::chrono::milliseconds iter_time{2000};
   // Takes the place of iter_time's measurement; at least crypto::kMinPbkdf2Iterations.
-  std::optional<uint32_t> forced_iterations;
+  std::optional<uint32_t> forced_iterations{};
 };
 
 // The options by QEMU's names and values; one not given is QEMU's default (ivgen-hash-alg: sha256).
 struct Luks1OptionNames {
-  std::optional<std::string_view> cipher_alg;      // "aes-256"
-  std::optional<std::string_view> cipher_mode;     // "xts"
-  std::optional<std::string_view> ivgen_alg;       // "plain64"
-  std::optional<std::string_view> ivgen_hash_alg;  // matters with ivgen-alg=essiv only
-  std::optional<std::string_view> hash_alg;        // "sha256"
+  std::optional<std::string_view> cipher_alg{};      // "aes-256"
+  std::optional<std::string_view> cipher_mode{};     // "xts"
+  std::optional<std::string_view> ivgen_alg{};       // "plain64"
+  std::optional<std::string_view> ivgen_hash_alg{};  // matters with ivgen-alg=essiv only
+  std::optional<std::string_view> hash_alg{};        // "sha256"
 };
 // Throws Error kInvalidArgument, naming the option, for a name that is none, and as validate() does.
 Luks1CreateOptions parse_luks1_options(const Luks1OptionNames& names);

@@ -38,7 +38,7 @@ struct Luks1Keyslot {
 };
 
 struct Luks1Header {
-  crypto::CipherSpec cipher;  // its key_bytes() is the header's key-bytes
+  crypto::CipherSpec cipher{};  // its key_bytes() is the header's key-bytes
   crypto::DigestAlgorithm hash = crypto::DigestAlgorithm::sha256;
   uint32_t payload_sector = 0;
   std::array<std::byte, kLuks1DigestBytes> volume_key_digest{};
