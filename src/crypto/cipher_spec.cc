@@ -103,8 +103,6 @@ void CipherSpec::validate() const {
       fail(ErrorKind::kInvalidArgument, "cipher {}: {} gives {} bytes, which is no key length of {}",
            to_string(), digest_name(essiv_digest), digest_bytes(essiv_digest), luks_cipher_name(*this));
   }
-  if (algorithm == CipherAlgorithm::twofish192)
-    fail(ErrorKind::kUnsupported, "cipher {}: libgcrypt has no Twofish with a 192-bit key", to_string());
 }
 
 std::string CipherSpec::to_string() const {

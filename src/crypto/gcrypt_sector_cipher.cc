@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kBatchSectors = 64;
 constexpr size_t kMaxIvBytes = 16;
 
-// In the order of CipherAlgorithm. 0: libgcrypt has it not.
+// In the order of CipherAlgorithm. 0: libgcrypt has it not, nettle does.
 constexpr std::array<int, 11> kGcryptCiphers = {
     GCRY_CIPHER_AES128,     GCRY_CIPHER_AES192,     GCRY_CIPHER_AES256,     GCRY_CIPHER_SERPENT128,
     GCRY_CIPHER_SERPENT192, GCRY_CIPHER_SERPENT256, GCRY_CIPHER_TWOFISH128, 0,

@@ -6,6 +6,7 @@
 #include "crypto/aes/select.h"
 #include "crypto/aes_sector_cipher.h"
 #include "crypto/gcrypt_sector_cipher.h"
+#include "crypto/nettle_sector_cipher.h"
 
 namespace cofre::crypto {
 namespace {
@@ -42,6 +43,8 @@ std::unique_ptr<SectorCipher> SectorCipher::create(const CipherSpec& spec, Const
   const bool kernel_mode = spec.mode == CipherMode::xts || spec.mode == CipherMode::cbc;
   if (is_aes(spec.algorithm) && kernel_mode)
     return make_aes_sector_cipher(selected_aes_kernel(), spec, key, sector_bytes, iv_units_per_sector);
+  if (spec.algorithm == CipherAlgorithm::twofish192)
+    return make_nettle_sector_cipher(spec, key, sector_bytes, iv_units_per_sector);
   return make_gcrypt_sector_cipher(spec, key, sector_bytes, iv_units_per_sector);
 }
 
