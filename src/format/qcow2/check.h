@@ -18,20 +18,20 @@ struct CheckOptions {
 };
 
 struct CheckResult {
-  uint64_t corruptions = 0;        // left after repair
-  uint64_t leaks = 0;              // left after repair
-  uint64_t check_errors = 0;       // places that could not be checked
+  uint64_t corruptions = 0;   // left after repair
+  uint64_t leaks = 0;         // left after repair
+  uint64_t check_errors = 0;  // places that could not be checked
   uint64_t corruptions_fixed = 0;
   uint64_t leaks_fixed = 0;
-  uint64_t image_end_offset = 0;   // end of the last cluster in use
+  uint64_t image_end_offset = 0;  // end of the last cluster in use
   uint64_t total_clusters = 0;
   uint64_t allocated_clusters = 0;
   uint64_t compressed_clusters = 0;
   uint64_t fragmented_clusters = 0;
 };
 
-// `image` was opened with OpenOptions::for_check (writable to repair). Memory is bounded by the host file's size:
-// at most 8 bytes a cluster.
+// `image` was opened with OpenOptions::for_check (writable to repair). Memory is bounded by the host file's
+// size: at most 8 bytes a cluster.
 io::task<CheckResult> check(Image& image, const CheckOptions& options);
 
 }  // namespace cofre::qcow2

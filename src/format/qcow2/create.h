@@ -30,12 +30,12 @@ struct CreateOptions {
   luks::Luks1CreateOptions luks;  // for CryptMethod::kLuks
 };
 
-// Throws Error kInvalidArgument or kUnsupported for combinations that the format does not have, with the sentence a
-// user of `create` should read. create_image() calls it first.
+// Throws Error kInvalidArgument or kUnsupported for combinations that the format does not have, with the
+// sentence a user of `create` should read. create_image() calls it first.
 void validate(const CreateOptions& options);
 
-// Writes an empty image to `file` (empty, growable). `passphrase` is needed for encryption luks, not stored for aes.
-// preallocation other than off is applied by the caller through Image::preallocate().
+// Writes an empty image to `file` (empty, growable). `passphrase` is needed for encryption luks, not stored
+// for aes. preallocation other than off is applied by the caller through Image::preallocate().
 io::task<void> create_image(block::Device& file, const CreateOptions& options, ConstBytes passphrase);
 
 }  // namespace cofre::qcow2

@@ -1,5 +1,6 @@
 // The qcow2 header and its extensions: a codec without I/O.
-// Source: the public qcow2 specification, sections "Header" and "Header extensions". Integers are big-endian on disk.
+// Source: the public qcow2 specification, sections "Header" and "Header extensions". Integers are big-endian
+// on disk.
 #pragma once
 
 #include <array>
@@ -79,9 +80,9 @@ struct Header {
   std::optional<std::string> data_file;
   std::optional<CryptHeaderPlace> crypt_header;
   std::optional<BitmapsPlace> bitmaps;
-  std::vector<std::byte> feature_names;     // the payload of the feature-name table, kept as found
-  std::vector<UnknownExtension> unknown;    // kept across a rewrite
-  std::vector<std::byte> unknown_fields;    // header bytes beyond those known here, kept across a rewrite
+  std::vector<std::byte> feature_names;   // the payload of the feature-name table, kept as found
+  std::vector<UnknownExtension> unknown;  // kept across a rewrite
+  std::vector<std::byte> unknown_fields;  // header bytes beyond those known here, kept across a rewrite
 
   uint64_t cluster_bytes() const noexcept { return uint64_t{1} << cluster_bits; }
   bool extended_l2() const noexcept { return (incompatible_features & kExtendedL2) != 0; }
@@ -102,13 +103,14 @@ bool has_magic(ConstBytes start) noexcept;
 // Bytes that decode_header() needs to see: the first cluster as far as the file has it, at least 512.
 inline constexpr uint64_t kHeaderProbeBytes = 64 * kKiB;
 
-// Decodes and validates everything that can be judged from the header alone and the file's length. `name` is for
-// messages. Throws Error: kInvalidArgument (no qcow2), kUnsupported (a newer version, an unknown incompatible bit, by
-// the feature-name table's name if it has one), kCorrupt (values that break the specification).
+// Decodes and validates everything that can be judged from the header alone and the file's length. `name` is
+// for messages. Throws Error: kInvalidArgument (no qcow2), kUnsupported (a newer version, an unknown
+// incompatible bit, by the feature-name table's name if it has one), kCorrupt (values that break the
+// specification).
 Header decode_header(ConstBytes start, uint64_t file_length, const std::string& name);
 
-// The header cluster's bytes, zero-padded to whole sectors; `image_header_bytes` never passes a cluster. Throws
-// Error kLimit if extensions and names do not fit in the first cluster.
+// The header cluster's bytes, zero-padded to whole sectors; `image_header_bytes` never passes a cluster.
+// Throws Error kLimit if extensions and names do not fit in the first cluster.
 std::vector<std::byte> encode_header(const Header& header);
 
 // The feature-name table that new images carry.

@@ -1,7 +1,7 @@
 // A qcow2 image as a Device: header, tables, caches, allocator and cipher put together.
 //
-// Metadata belongs to the home lane, the lane that opened the image; reads and writes come from any lane, look up or
-// allocate at home, move bytes on the caller's lane, and commit at home.
+// Metadata belongs to the home lane, the lane that opened the image; reads and writes come from any lane,
+// look up or allocate at home, move bytes on the caller's lane, and commit at home.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@ struct OpenOptions {
   uint64_t l2_cache_bytes = 0;
   uint64_t refcount_cache_bytes = 0;  // 0: a quarter of the L2 cache
   bool discard_unmap = true;          // give discarded clusters' space back to the host
-  bool for_check = false;             // open although the corrupt bit is set or the tables are bad, to check and repair
+  bool for_check = false;  // open although the corrupt bit is set or the tables are bad, to check and repair
 };
 // 128 MiB cover a fully allocated 1 TiB image at 64 KiB clusters.
 inline constexpr uint64_t kDefaultL2CacheCap = 128 * kMiB;
@@ -45,9 +45,10 @@ struct SnapshotEntry {
 
 class Image final : public block::Device {
  public:
-  // Reads and validates header, L1 table, refcount table and snapshot table. The image comes without its backing file,
-  // data file and key: add them before the first read or write. Throws Error.
-  static io::task<std::unique_ptr<Image>> open(std::unique_ptr<block::Device> file, const OpenOptions& options);
+  // Reads and validates header, L1 table, refcount table and snapshot table. The image comes without its
+  // backing file, data file and key: add them before the first read or write. Throws Error.
+  static io::task<std::unique_ptr<Image>> open(std::unique_ptr<block::Device> file,
+                                               const OpenOptions& options);
   ~Image() override;
 
   const Header& header() const noexcept;

@@ -1,0 +1,352 @@
+#include "format/qcow2/image.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "crypto/secret.h"
+#include "format/qcow2/state.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+uint64_t l2_cache_bytes(const Header& header, const OpenOptions& options) {
+  if (options.l2_cache_bytes != 0) return options.l2_cache_bytes;
+  const uint64_t whole_image = div_ceil(header.size_bytes, header.cluster_bytes()) * header.l2_entry_bytes();
+  return std::clamp<uint64_t>(whole_image, kMiB, kDefaultL2CacheCap);
+}
+
+uint64_t refcount_cache_bytes(const Header& header, const OpenOptions& options) {
+  if (options.refcount_cache_bytes != 0) return options.refcount_cache_bytes;
+  return std::max<uint64_t>(l2_cache_bytes(header, options) / 4, 256 * kKiB);
+}
+
+// The first cluster, as far as the file has it.
+io::task<Header> read_header(block::Device& file) {
+  const uint64_t length = file.length_bytes();
+  AlignedBuffer start(std::min<uint64_t>(std::max<uint64_t>(length, 1), kHeaderProbeBytes));
+  co_await file.read(0, start.bytes());
+  const bool larger_cluster = has_magic(start.bytes()) && start.size() == kHeaderProbeBytes &&
+                              load_be<uint32_t>(start.data() + 20) > 16 &&
+                              load_be<uint32_t>(start.data() + 20) <= kMaxClusterBits;
+  if (larger_cluster) {
+    start = AlignedBuffer(std::min(length, uint64_t{1} << load_be<uint32_t>(start.data() + 20)));
+    co_await file.read(0, start.bytes());
+  }
+  co_return decode_header(start.bytes(), length, file.name());
+}
+
+// The host clusters that are metadata as far as the open image knows.
+void note_metadata(State& state) {
+  const Header& header = state.header;
+  state.metadata_map.add(0, header.cluster_bytes());
+  state.metadata_map.add(header.l1_table_offset, uint64_t{header.l1_entries} * 8);
+  for (const uint64_t entry : state.l1.values())
+    if ((entry & kOffsetMask) != 0 && (entry & kOffsetMask) < state.file->length_bytes())
+      state.metadata_map.add(entry & kOffsetMask);
+  if (header.crypt_header)
+    state.metadata_map.add(header.crypt_header->offset, header.crypt_header->length_bytes);
+  for (const SnapshotEntry& snapshot : state.snapshots)
+    if (range_within(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8, state.file->length_bytes()))
+      state.metadata_map.add(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8);
+}
+
+// Runs `work` at home and comes back to the lane it was called on, also when it throws.
+template <typename T>
+io::task<T> at_home(State& state, io::Reactor& lane, io::task<T> work) {
+  co_await io::enter(state.home);
+  std::exception_ptr failure;
+  if constexpr (std::is_void_v<T>) {
+    try {
+      co_await std::move(work);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    co_await io::enter(lane);
+    if (failure) std::rethrow_exception(failure);
+  } else {
+    std::optional<T> result;
+    try {
+      result.emplace(co_await std::move(work));
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    co_await io::enter(lane);
+    if (failure) std::rethrow_exception(failure);
+    co_return std::move(*result);
+  }
+}
+
+// The image says in its header that it is damaged: no other program will write to it before it was checked.
+io::task<void> set_corrupt_bit(State& state) {
+  if (state.header.version < 3 || (state.header.incompatible_features & kCorrupt) != 0) co_return;
+  state.header.incompatible_features |= kCorrupt;
+  std::array<std::byte, 8> field;
+  store_be(field.data(), state.header.incompatible_features);
+  co_await state.write_header_fields(72, field);
+  co_await state.file->flush();
+}
+
+// A change of the image: prepared, and its findings of damage recorded.
+io::task<void> changing(State& state, io::task<void> work) {
+  bool damaged = false;
+  std::exception_ptr failure;
+  try {
+    co_await state.prepare_to_change();
+    co_await std::move(work);
+  } catch (const Error& error) {
+    damaged = error.kind() == ErrorKind::kCorrupt;
+    failure = std::current_exception();
+  }
+  if (failure) {
+    co_await io::enter(state.home);
+    if (damaged) co_await set_corrupt_bit(state);
+    std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace
+
+State::State(std::unique_ptr<block::Device> file_in, Header header_in, const OpenOptions& options_in)
+    : file(std::move(file_in)),
+      header(std::move(header_in)),
+      options(options_in),
+      name(file->name()),
+      home(*io::Reactor::current()),
+      length_bytes(align_down<uint64_t>(header.size_bytes, kSectorBytes)),
+      bytes_per_l2_table(header.l2_entries_per_table() << header.cluster_bits),
+      metadata_map(header.cluster_bits),
+      l2_cache(*file, slice_bytes_for(header.cluster_bytes()), l2_cache_bytes(header, options)),
+      refcounts(*file, header, metadata_map, refcount_cache_bytes(header, options)) {
+  limits.request_alignment = kSectorBytes;
+  limits.memory_alignment = file->limits().memory_alignment;
+  limits.discard_alignment = static_cast<uint32_t>(cluster_bytes());
+  limits.preferred_bytes = std::max<uint64_t>(cluster_bytes(), 64 * kKiB);
+  limits.read_only = options.read_only;
+}
+
+Image::Image(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Image::~Image() = default;
+
+io::task<std::unique_ptr<Image>> Image::open(std::unique_ptr<block::Device> file,
+                                             const OpenOptions& options) {
+  Header header = co_await read_header(*file);
+  auto state = std::make_unique<State>(std::move(file), std::move(header), options);
+  const bool to_be_written = !options.read_only && !options.for_check;
+  if (to_be_written && (state->header.incompatible_features & kCorrupt) != 0)
+    fail(ErrorKind::kCorrupt,
+         "'{}' is marked corrupt and can only be read: repair it with check -r all before writing to it",
+         state->name);
+  co_await state->l1.read(*state->file, state->header.l1_table_offset, state->header.l1_entries);
+  co_await state->refcounts.load_table(/*tolerant=*/!to_be_written);
+  state->snapshots = co_await read_snapshots(*state->file, state->header);
+  note_metadata(*state);
+  std::unique_ptr<Image> image(new Image(std::move(state)));
+  if (to_be_written && image->is_dirty()) co_await repair_dirty(*image);
+  co_return image;
+}
+
+const Header& Image::header() const noexcept {
+  return state_->header;
+}
+const std::vector<SnapshotEntry>& Image::snapshots() const noexcept {
+  return state_->snapshots;
+}
+block::Device& Image::file() const noexcept {
+  return *state_->file;
+}
+block::Device* Image::data_file() const noexcept {
+  return state_->external_data.get();
+}
+bool Image::is_dirty() const noexcept {
+  return (state_->header.incompatible_features & kDirty) != 0;
+}
+bool Image::is_corrupt() const noexcept {
+  return (state_->header.incompatible_features & kCorrupt) != 0;
+}
+
+void Image::set_backing(std::unique_ptr<block::Device> backing) {
+  state_->backing = std::move(backing);
+}
+
+void Image::set_data_file(std::unique_ptr<block::Device> data_file) {
+  state_->external_data = std::move(data_file);
+  state_->limits.memory_alignment =
+      std::max(state_->limits.memory_alignment, state_->external_data->limits().memory_alignment);
+}
+
+bool Image::needs_secret() const noexcept {
+  return state_->header.crypt_method != CryptMethod::kNone && !state_->cipher;
+}
+
+std::string_view Image::cipher_implementation() const noexcept {
+  return state_->cipher.implementation();
+}
+
+io::task<luks::Luks1Header> Image::luks_header() {
+  const CryptHeaderPlace place = state_->header.crypt_header.value();
+  co_return co_await luks::luks1_read_header(*state_->file, place.offset, place.length_bytes);
+}
+
+io::task<void> Image::unlock(ConstBytes passphrase) {
+  State& state = *state_;
+  if (state.header.crypt_method == CryptMethod::kAes) {
+    // The passphrase's first 16 bytes are the key, as they are: that is all the protection this old method
+    // has.
+    crypto::SecretBytes key(16);
+    std::ranges::fill(key.bytes(), std::byte{0});
+    std::ranges::copy(passphrase.first(std::min<size_t>(passphrase.size(), 16)), key.bytes().begin());
+    const crypto::CipherSpec spec{.algorithm = crypto::CipherAlgorithm::aes128,
+                                  .mode = crypto::CipherMode::cbc,
+                                  .iv = crypto::IvGenerator::plain64};
+    state.cipher = GuestCipher(CryptMethod::kAes, crypto::SectorCipher::create(spec, key.bytes()));
+  } else if (state.header.crypt_method == CryptMethod::kLuks) {
+    const CryptHeaderPlace place = *state.header.crypt_header;
+    const luks::Luks1Volume volume =
+        co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase);
+    state.cipher = GuestCipher(CryptMethod::kLuks, volume.make_cipher());
+  }
+}
+
+const std::string& Image::name() const {
+  return state_->name;
+}
+const block::Limits& Image::limits() const {
+  return state_->limits;
+}
+uint64_t Image::length_bytes() const {
+  return state_->length_bytes;
+}
+block::Device* Image::backing() const {
+  return state_->backing.get();
+}
+
+std::optional<uint64_t> Image::allocated_bytes() const {
+  const std::optional<uint64_t> in_file = state_->file->allocated_bytes();
+  if (!state_->external_data || !in_file) return in_file;
+  const std::optional<uint64_t> in_data = state_->external_data->allocated_bytes();
+  return in_data ? std::optional(*in_file + *in_data) : std::nullopt;
+}
+
+void State::require_access(bool to_write, uint64_t offset, uint64_t length) const {
+  if (to_write && options.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", name);
+  if (header.crypt_method != CryptMethod::kNone && !cipher)
+    fail(ErrorKind::kMissingSecret, "'{}' is encrypted: its passphrase is needed to read or write it", name);
+  if (header.external_data() && !external_data)
+    fail(ErrorKind::kNotFound, "'{}' keeps its data in an external file, which is not open", name);
+  if (!range_within(offset, length, length_bytes))
+    fail(ErrorKind::kInvalidArgument, "'{}': {} bytes at offset {} are past the disk's end at {}", name,
+         length, offset, length_bytes);
+}
+
+io::task<void> Image::read(uint64_t offset, Bytes destination) {
+  state_->require_access(/*to_write=*/false, offset, destination.size());
+  io::Reactor& lane = *io::Reactor::current();
+  return at_home(*state_, lane, state_->read_range(lane, offset, destination));
+}
+
+io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
+  state_->require_access(/*to_write=*/true, offset, source.size());
+  io::Reactor& lane = *io::Reactor::current();
+  co_await at_home(*state_, lane, changing(*state_, state_->write_range(lane, offset, source)));
+  if (flags.fua) co_await flush();
+}
+
+io::task<void> Image::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {
+  state_->require_access(/*to_write=*/true, offset, length);
+  if (length == 0) co_return;
+  io::Reactor& lane = *io::Reactor::current();
+  co_await at_home(*state_, lane,
+                   changing(*state_, state_->zero_range(lane, offset, length, flags.may_unmap)));
+  if (flags.fua) co_await flush();
+}
+
+io::task<void> Image::discard(uint64_t offset, uint64_t length) {
+  state_->require_access(/*to_write=*/true, offset, length);
+  if (length == 0) co_return;
+  co_await at_home(*state_, *io::Reactor::current(),
+                   changing(*state_, state_->discard_range(offset, length)));
+}
+
+namespace {
+
+io::task<void> flush_at_home(State& state) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  co_await state.write_back(/*durable=*/true);
+}
+
+block::Extent extent_of(const State& state, const Run& run) {
+  block::Extent extent{.length_bytes = run.length_bytes};
+  extent.allocated = run.storage != Storage::kUnallocated;
+  extent.zero = state.reads_zero(run) && extent.allocated;
+  extent.data = run.storage == Storage::kNormal || run.storage == Storage::kCompressed;
+  extent.compressed = run.storage == Storage::kCompressed;
+  if (run.storage == Storage::kNormal || run.storage == Storage::kZeroAllocated) {
+    extent.host_offset = run.host.bytes;
+    extent.host_name = state.data().name();
+  }
+  return extent;
+}
+
+// Joins neighbouring runs of one kind, so that a caller sees extents, not slices.
+io::task<block::Extent> map_at_home(State& state, uint64_t offset, uint64_t length) {
+  block::Extent extent = extent_of(state, co_await state.lookup(offset, length));
+  while (extent.length_bytes < length) {
+    const uint64_t at = offset + extent.length_bytes;
+    const block::Extent next = extent_of(state, co_await state.lookup(at, length - extent.length_bytes));
+    const bool contiguous = extent.host_offset ? next.host_offset == *extent.host_offset + extent.length_bytes
+                                               : !next.host_offset;
+    if (next.allocated != extent.allocated || next.zero != extent.zero || next.data != extent.data ||
+        next.compressed != extent.compressed || !contiguous)
+      break;
+    extent.length_bytes += next.length_bytes;
+  }
+  co_return extent;
+}
+
+}  // namespace
+
+io::task<void> Image::flush() {
+  if (state_->options.read_only) co_return;
+  co_await at_home(*state_, *io::Reactor::current(), flush_at_home(*state_));
+}
+
+io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {
+  return at_home(*state_, *io::Reactor::current(), map_at_home(*state_, offset, length));
+}
+
+namespace {
+
+// Until nothing is dirty and nothing waits to be released; then the dirty bit may go.
+io::task<void> settle(State& state) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  do {
+    co_await state.write_back(/*durable=*/true);
+  } while (state.l2_cache.has_dirty() || state.l1.dirty() || !state.retired.empty());
+  if (!state.refcounts_lazy) co_return;
+  co_await state.refcounts.cache().write_dirty();
+  co_await state.refcounts.table().write_dirty(*state.file);
+  co_await state.file->flush();
+  state.header.incompatible_features &= ~uint64_t{kDirty};
+  std::array<std::byte, 8> field;
+  store_be(field.data(), state.header.incompatible_features);
+  co_await state.write_header_fields(72, field);
+  state.refcounts_lazy = false;
+}
+
+}  // namespace
+
+io::task<void> Image::close() {
+  State& state = *state_;
+  co_await io::enter(state.home);
+  if (!state.options.read_only && state.prepared_to_change) co_await settle(state);
+  state.prepared_to_change = false;
+  if (state.backing) co_await state.backing->close();
+  if (state.external_data) co_await state.external_data->close();
+  co_await state.file->close();
+}
+
+}  // namespace cofre::qcow2

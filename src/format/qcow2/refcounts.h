@@ -1,0 +1,93 @@
+// Host cluster management: reference counts and the allocation of clusters.
+// Source: qcow2 specification, "Host cluster management".
+//
+// Everything here runs on the home lane under the image's metadata mutex. What it changes stays in memory
+// until Writeback writes it in the right order. Clusters that lose their last reference are free for reuse at
+// once: callers give them up only when nothing durable names them any more (State::retire).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "format/qcow2/disk_table.h"
+#include "format/qcow2/entries.h"
+#include "format/qcow2/metadata_map.h"
+#include "format/qcow2/slice_cache.h"
+
+namespace cofre::qcow2 {
+
+struct ClusterRun {
+  uint64_t host_offset = 0;
+  uint64_t clusters = 0;
+  bool fresh = false;  // never written since it came to the file's end: the storage reads as zero there
+};
+
+class Refcounts {
+ public:
+  Refcounts(block::Device& file, Header& header, MetadataMap& metadata, uint64_t cache_bytes);
+
+  // Reads the table. Throws Error kCorrupt when an entry cannot be; `tolerant`: leaves it to the check to say
+  // so.
+  io::task<void> load_table(bool tolerant);
+  io::task<uint64_t> get(uint64_t cluster);
+  // Adds `delta` to each cluster of the run. Throws Error kCorrupt if one would drop below zero, kLimit if
+  // one would pass the image's refcount width.
+  io::task<void> adjust(uint64_t host_offset, uint64_t clusters, int64_t delta);
+  io::task<void> set(uint64_t cluster, uint64_t refcount);
+
+  // Takes up to `most` free clusters in one run (at least one), with refcount 1.
+  io::task<ClusterRun> allocate(uint64_t most);
+  // Takes exactly `clusters` in one run.
+  io::task<ClusterRun> allocate_exactly(uint64_t clusters);
+  // Takes clusters from `host_offset` on as long as they are free, at most `most`; may be none.
+  io::task<ClusterRun> allocate_at(uint64_t host_offset, uint64_t most);
+
+  const DiskTable& table() const noexcept { return table_; }
+  DiskTable& table() noexcept { return table_; }
+  SliceCache& cache() noexcept { return cache_; }
+  bool dirty() const noexcept { return cache_.has_dirty() || table_.dirty(); }
+  // Everything was rebuilt on disk by a repair: forget what is in memory and read the table again.
+  io::task<void> reload();
+  // The storage ends here as far as freshness goes; grows as clusters past it are taken.
+  uint64_t fresh_from() const noexcept { return fresh_from_; }
+
+ private:
+  struct Position {
+    uint64_t block;         // index into the refcount table
+    uint64_t slice_offset;  // in the file, of the slice that holds the count
+    uint64_t index;         // of the count within its slice
+  };
+  Position position(uint64_t cluster) const noexcept;
+  bool has_block(uint64_t block) const noexcept { return block < table_.size() && table_[block] != 0; }
+  io::task<SlicePtr> slice_at(uint64_t slice_offset);
+
+  // The first run of `want` free clusters at or after `from` (shorter ones too, if `shorter`), without taking
+  // it.
+  io::task<ClusterRun> find_free(uint64_t from, uint64_t want, bool shorter);
+  io::task<uint64_t> count_free(uint64_t cluster, uint64_t most);
+  io::task<ClusterRun> take(uint64_t want, bool shorter);
+  // Whether blocks had to be made (which takes clusters, so a run found before may not be free any more).
+  io::task<bool> ensure_blocks(uint64_t first_cluster, uint64_t clusters);
+  io::task<void> make_block(uint64_t block);
+  io::task<void> grow_table(uint64_t entries_needed);
+  io::task<void> write_header_table_fields(uint64_t offset, uint32_t clusters);
+  void note_taken(const ClusterRun& run) noexcept;
+  void check_host_limit(uint64_t cluster) const;
+
+  block::Device& file_;
+  Header& header_;
+  MetadataMap& metadata_;
+  SliceCache cache_;
+  DiskTable table_;
+  uint64_t first_maybe_free_ = 0;  // no free cluster lies before this one
+  uint64_t fresh_from_ = 0;        // bytes
+  uint64_t reserved_first_ = 0;    // clusters promised to a table that is being made
+  uint64_t reserved_end_ = 0;
+};
+
+// The slice size for tables of this image: 4 KiB, or a cluster if that is less.
+constexpr uint32_t slice_bytes_for(uint64_t cluster_bytes) noexcept {
+  return cluster_bytes < 4096 ? static_cast<uint32_t>(cluster_bytes) : 4096;
+}
+
+}  // namespace cofre::qcow2

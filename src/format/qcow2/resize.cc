@@ -1,0 +1,136 @@
+// Growing the disk, and filling its mapping ahead of use.
+#include <algorithm>
+#include <array>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "format/qcow2/state.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+// Moves the L1 table to a longer one: on disk first, then named by the header, then the old one is given up.
+io::task<void> grow_l1(State& state, uint64_t entries) {
+  const uint64_t old_offset = state.l1.offset();
+  const uint64_t old_clusters = div_ceil(state.l1.size() * 8, state.cluster_bytes());
+  const uint64_t clusters = div_ceil(entries * 8, state.cluster_bytes());
+  co_await state.write_back(/*durable=*/true);
+  const ClusterRun place = co_await state.refcounts.allocate_exactly(clusters);
+  std::vector<uint64_t> values = state.l1.values();
+  values.resize(entries);
+  DiskTable longer;
+  longer.assign(place.host_offset, std::move(values));
+  co_await longer.write_whole(*state.file, clusters << state.header.cluster_bits);
+  co_await state.write_back(/*durable=*/true);  // the refcounts of the new place
+  std::array<std::byte, 12> fields;             // offsets 36 (entries) and 40 (place) of the header
+  store_be(fields.data(), static_cast<uint32_t>(entries));
+  store_be(fields.data() + 4, place.host_offset);
+  co_await state.write_header_fields(36, fields);
+  co_await state.file->flush();
+  state.l1 = std::move(longer);
+  state.header.l1_entries = static_cast<uint32_t>(entries);
+  state.header.l1_table_offset = place.host_offset;
+  state.metadata_map.add(place.host_offset, entries * 8);
+  if (old_clusters > 0) state.retired.retire({old_offset, old_clusters, false});
+}
+
+io::task<void> grow(State& state, uint64_t length) {
+  const uint64_t old_length = state.length_bytes;
+  {
+    const io::Mutex::Guard guard = co_await state.metadata.lock();
+    state.require_usable();
+    const uint64_t entries = div_ceil(length, state.bytes_per_l2_table);
+    if (entries > kMaxL1Bytes / 8)
+      fail(ErrorKind::kInvalidArgument, "'{}': a disk of {} bytes is too large for clusters of {} bytes",
+           state.name, length, state.cluster_bytes());
+    if (entries > state.l1.size()) co_await grow_l1(state, entries);
+    std::array<std::byte, 8> field;
+    store_be(field.data(), length);
+    co_await state.write_header_fields(24, field);
+    co_await state.file->flush();
+    state.header.size_bytes = state.length_bytes = length;
+  }
+  // New bytes read as zero: not what lay behind the old end in its cluster or in a longer backing file.
+  const uint64_t hidden_end =
+      std::max(state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0);
+  const uint64_t end = std::min(hidden_end, length);
+  if (end > old_length)
+    co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
+}
+
+// Maps every cluster of [guest, end) that has no host cluster yet. All clusters lie within one L2 table.
+io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_zero, Preallocation mode) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  while (guest < end) {
+    const L2Entry old = co_await state.entry_at(guest);
+    if (old.compressed() || has_host_cluster(old, state.header)) {
+      guest += state.cluster_bytes();
+      continue;
+    }
+    co_await state.writable_slice(guest);
+    ClusterRun run{guest, (end - guest) / state.cluster_bytes(), false};
+    if (!state.external_data) run = co_await state.refcounts.allocate(run.clusters);
+    const uint64_t bytes = run.clusters << state.header.cluster_bits;
+    co_await state.data().write_zeroes(run.host_offset, bytes, {.reserve = mode != Preallocation::kMetadata});
+    for (uint64_t at = 0; at < bytes; at += state.cluster_bytes()) {
+      const SlicePtr slice = co_await state.writable_slice(guest + at);
+      const L2Entry before = state.entry_in(*slice, guest + at);
+      L2Entry entry{(run.host_offset + at) | kCopiedFlag, before.bitmap};
+      if (!state.header.extended_l2() && as_zero) entry.word |= kZeroFlag;
+      state.set_entry(*slice, guest + at, entry);
+    }
+    guest += bytes;
+  }
+  co_await state.relieve();
+}
+
+io::task<void> preallocate_at_home(State& state, Preallocation mode) {
+  co_await state.prepare_to_change();
+  // Zeros on the disk are not zeros to a cipher, and a backing file must not be hidden: such clusters keep
+  // reading as what they are until they are written.
+  const bool as_zero = state.header.crypt_method != CryptMethod::kNone;
+  if (as_zero && state.header.version < 3)
+    fail(ErrorKind::kUnsupported, "'{}': preallocation of an encrypted image needs compat=1.1", state.name);
+  const uint64_t end = align_up(state.length_bytes, state.cluster_bytes());
+  for (uint64_t guest = 0; guest < end;) {
+    const uint64_t table_end = std::min(end, (state.l1_index(guest) + 1) * state.bytes_per_l2_table);
+    co_await map_clusters(state, guest, table_end, as_zero, mode);
+    guest = table_end;
+  }
+}
+
+}  // namespace
+
+io::task<void> Image::resize(uint64_t length) {
+  State& state = *state_;
+  state.require_access(/*to_write=*/true, 0, 0);
+  if (!is_aligned<uint64_t>(length, kSectorBytes))
+    fail(ErrorKind::kInvalidArgument, "'{}': the size {} is not a multiple of 512 bytes", state.name, length);
+  if (length < state.length_bytes)
+    fail(ErrorKind::kUnsupported,
+         "'{}': a qcow2 image cannot be shrunk in place; convert it to a new, smaller image", state.name);
+  co_await io::enter(state.home);
+  co_await state.prepare_to_change();
+  if (length > state.length_bytes) co_await grow(state, length);
+}
+
+io::task<void> Image::preallocate(Preallocation mode) {
+  if (mode == Preallocation::kOff) co_return;
+  state_->require_access(/*to_write=*/true, 0, 0);
+  co_await io::enter(state_->home);
+  co_await preallocate_at_home(*state_, mode);
+  if (mode == Preallocation::kFull && state_->header.crypt_method == CryptMethod::kNone &&
+      !state_->header.extended_l2()) {
+    // Full: every byte is written once, so that no later write finds the disk full.
+    const AlignedBuffer zeros = [] {
+      AlignedBuffer buffer(kMiB);
+      std::ranges::fill(buffer.bytes(), std::byte{0});
+      return buffer;
+    }();
+    for (uint64_t at = 0; at < length_bytes(); at += kMiB)
+      co_await write(at, zeros.bytes().first(std::min(kMiB, length_bytes() - at)));
+  }
+}
+
+}  // namespace cofre::qcow2

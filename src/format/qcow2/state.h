@@ -1,0 +1,149 @@
+// What an open qcow2 image consists of, and its three steps: map (mapping.cc), move (transfer.cc), commit
+// (write.cc).
+//
+// Home lane: everything except GuestCipher and the transfer functions, which run on any lane. `metadata` is
+// held by whoever changes tables or refcounts; lookups do not take it. Requests that change the mapping of
+// guest clusters hold them in `guest_ranges`; transfers into clusters that stay mapped only begin a
+// Retired::Transfer.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/device.h"
+#include "block/range_lock.h"
+#include "crypto/secret.h"
+#include "format/qcow2/disk_table.h"
+#include "format/qcow2/entries.h"
+#include "format/qcow2/guest_cipher.h"
+#include "format/qcow2/header.h"
+#include "format/qcow2/image.h"
+#include "format/qcow2/metadata_map.h"
+#include "format/qcow2/refcounts.h"
+#include "format/qcow2/retired.h"
+#include "format/qcow2/slice_cache.h"
+#include "io/sync.h"
+
+namespace cofre::qcow2 {
+
+// A stretch of the guest that is stored one way in one piece.
+struct Run {
+  Storage storage = Storage::kUnallocated;
+  bool copied = false;  // the host cluster is this image's alone: it may be written in place
+  uint64_t length_bytes = 0;
+  HostOffset host;  // of the first byte; kNormal and kZeroAllocated only
+  uint64_t compressed_word = 0;
+
+  bool in_place() const noexcept { return storage == Storage::kNormal && copied; }
+};
+
+struct State {
+  State(std::unique_ptr<block::Device> file, Header header, const OpenOptions& options);
+
+  // ---- geometry ----
+  uint64_t cluster_bytes() const noexcept { return header.cluster_bytes(); }
+  uint64_t cluster_start(uint64_t guest) const noexcept { return guest & ~(cluster_bytes() - 1); }
+  uint64_t cluster_end(uint64_t guest) const noexcept { return (guest | (cluster_bytes() - 1)) + 1; }
+  uint64_t l1_index(uint64_t guest) const noexcept { return guest / bytes_per_l2_table; }
+  block::Device& data() const noexcept { return external_data ? *external_data : *file; }
+
+  // ---- map (mapping.cc) ----
+  // The run that starts at `guest`, at most `length` long; nothing if its slice is not in memory.
+  std::optional<Run> try_lookup(uint64_t guest, uint64_t length);
+  io::task<Run> lookup(uint64_t guest, uint64_t length);
+  // Whether the run reads as zero without asking anybody.
+  bool reads_zero(const Run& run) const noexcept;
+
+  // ---- tables for writing (tables.cc); `metadata` is held ----
+  // Entries are checked as they are read: throws Error kCorrupt for what the specification does not allow.
+  io::task<L2Entry> entry_at(uint64_t guest);
+  L2Entry entry_in(const Slice& slice, uint64_t guest) const;
+  // The guest offset where the slice ends that maps `guest`.
+  uint64_t slice_coverage_end(uint64_t guest) const noexcept;
+  // The slice that holds guest's entry, in a table that is this image's alone (made or copied if need be).
+  io::task<SlicePtr> writable_slice(uint64_t guest);
+  void set_entry(Slice& slice, uint64_t guest, L2Entry entry);
+  // Gives up what an entry that is being replaced refers to.
+  void retire_entry(L2Entry entry, bool discard);
+
+  // ---- move (transfer.cc); any lane ----
+  io::task<void> read_stored(uint64_t guest, HostOffset host, Bytes destination);
+  io::task<void> write_stored(uint64_t guest, HostOffset host, ConstBytes source);
+  io::task<void> read_backing(uint64_t guest, Bytes destination);
+  io::task<void> read_compressed(uint64_t word, uint64_t offset_in_cluster, Bytes destination);
+  // Maps and moves; starts on the home lane and returns there, moving bytes on `lane`.
+  io::task<void> read_range(io::Reactor& lane, uint64_t guest, Bytes destination);
+
+  // ---- write, zero, discard (write.cc, unmap.cc) ----
+  io::task<void> write_range(io::Reactor& lane, uint64_t guest, ConstBytes source);
+  io::task<void> zero_range(io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap);
+  io::task<void> discard_range(uint64_t guest, uint64_t length);
+
+  // ---- order on disk (writeback.cc) ----
+  // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
+  // refcounts.
+  io::task<void> prepare_to_change();
+  // Writes what is dirty in the order that a crash needs; `metadata` is held.
+  io::task<void> write_back(bool durable);
+  // Called under `metadata` by operations that dirty tables, to keep memory bounded.
+  io::task<void> relieve();
+  bool needs_relief() noexcept;
+  io::task<void> write_header_fields(uint64_t offset, ConstBytes fields);
+  io::task<void> rewrite_header();
+  io::task<void> sync_storage();
+  // Throws what the image must say from now on when a metadata update stopped half-way.
+  void require_usable() const;
+
+  // Throws unless the image may be read (written) at this range: rights, key, data file, bounds.
+  void require_access(bool to_write, uint64_t offset, uint64_t length) const;
+
+  [[noreturn]] void fail_corrupt(const std::string& finding) const;
+
+  std::unique_ptr<block::Device> file;
+  std::unique_ptr<block::Device> external_data;
+  std::unique_ptr<block::Device> backing;
+  Header header;
+  OpenOptions options;
+  std::string name;
+  block::Limits limits;
+  io::Reactor& home;
+  uint64_t length_bytes;
+  uint64_t bytes_per_l2_table;  // of the guest
+
+  GuestCipher cipher;
+  std::vector<SnapshotEntry> snapshots;
+
+  MetadataMap metadata_map;
+  DiskTable l1;
+  SliceCache l2_cache;
+  Refcounts refcounts;
+  Retired retired;
+  io::Mutex metadata;
+  block::RangeLock guest_ranges;
+  bool prepared_to_change = false;
+  bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
+  bool unusable = false;
+
+ private:
+  const Slice* cached_slice(uint64_t l1_entry, uint64_t guest);
+  uint64_t slice_offset(uint64_t l1_entry, uint64_t guest) const noexcept;
+  uint64_t index_in_slice(uint64_t guest) const noexcept;
+  uint64_t checked_l2_offset(uint64_t l1_entry, uint64_t guest) const;
+  uint64_t unmapped_length(uint64_t guest, uint64_t length) const noexcept;
+  Run run_in_slice(const Slice& slice, uint64_t guest, uint64_t length) const;
+  void check_entry(L2Entry entry, uint64_t guest) const;
+  io::task<void> make_l2_table(uint64_t l1_index);
+  io::task<void> copy_l2_table(uint64_t l1_index);
+  io::task<void> release_retired();
+};
+
+// Reads and validates the snapshot table (snapshots.cc).
+io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header);
+
+// Rebuilds refcounts after an unclean end of an image with lazy refcounts, and clears the dirty bit
+// (check.cc).
+io::task<void> repair_dirty(Image& image);
+
+}  // namespace cofre::qcow2

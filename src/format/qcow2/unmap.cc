@@ -1,0 +1,168 @@
+// Zeroing and discarding: changes of the mapping, without moving bytes where whole (sub)clusters allow it.
+#include <algorithm>
+
+#include "base/aligned_buffer.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "format/qcow2/state.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+constexpr size_t kZeroBytes = 256 * kKiB;
+alignas(4096) constinit const std::byte kZeros[kZeroBytes] = {};
+
+// Writes zero bytes through the normal path: for edges, and where the format has no zero flag.
+io::task<void> write_zero_bytes(State& state, io::Reactor& lane, uint64_t guest, uint64_t length) {
+  while (length > 0) {
+    const uint64_t piece = std::min<uint64_t>(length, kZeroBytes);
+    co_await state.write_range(lane, guest, ConstBytes(kZeros, piece));
+    guest += piece;
+    length -= piece;
+  }
+}
+
+// Zeroes an edge that fills no whole subcluster, unless it reads as zero already.
+io::task<void> zero_edge(State& state, io::Reactor& lane, uint64_t guest, uint64_t length) {
+  while (length > 0) {
+    const Run run = co_await state.lookup(guest, length);
+    if (!state.reads_zero(run)) co_await write_zero_bytes(state, lane, guest, run.length_bytes);
+    guest += run.length_bytes;
+    length -= run.length_bytes;
+  }
+}
+
+// The subclusters of one cluster that [guest, end) covers.
+uint64_t covered_mask(const State& state, uint64_t cluster, uint64_t guest, uint64_t end) {
+  const uint64_t unit = state.header.subcluster_bytes();
+  const uint64_t from = (std::max(guest, cluster) - cluster) / unit;
+  const uint64_t to = (std::min(end, cluster + state.cluster_bytes()) - cluster) / unit;
+  return subcluster_mask(static_cast<unsigned>(from), static_cast<unsigned>(to - from));
+}
+
+// The entry that makes `mask` of `old` read as zero. `release`: a cluster that is all zero gives up its host
+// cluster.
+L2Entry zeroed_entry(const State& state, L2Entry old, uint64_t mask, bool release) {
+  if (!state.header.extended_l2()) {
+    if (old.compressed() || release) return {kZeroFlag, 0};
+    return {old.word | kZeroFlag, 0};
+  }
+  if (mask == kAllAllocated && (old.compressed() || release)) return {0, kAllZero};
+  return {old.word, (old.bitmap & ~mask) | mask << 32};
+}
+
+bool reads_zero_already(const State& state, L2Entry entry, uint64_t mask) {
+  if (entry.compressed()) return false;
+  for (unsigned sub = 0; sub < state.header.subclusters_per_cluster(); ++sub) {
+    if ((mask >> sub & 1) == 0) continue;
+    Run run;
+    run.storage = storage_of(entry, sub, state.header);
+    if (!state.reads_zero(run)) return false;
+  }
+  return true;
+}
+
+// Whole clusters from `cluster` on that no table maps and no backing file fills: they read as zero as it is.
+io::task<uint64_t> skippable_bytes(State& state, uint64_t cluster, uint64_t end) {
+  if (state.backing || cluster >= state.length_bytes) co_return 0;
+  const Run run = co_await state.lookup(cluster, std::min(end, state.length_bytes) - cluster);
+  if (run.storage != Storage::kUnallocated) co_return 0;
+  co_return cluster + run.length_bytes >= state.length_bytes
+      ? end - cluster
+      : align_down(run.length_bytes, state.cluster_bytes());
+}
+
+// Zeroes [guest, end), made of whole subclusters, by the mapping alone. Clusters that cannot be (part of a
+// compressed or shared one) are left: their range goes to `left`.
+io::task<void> zero_mapping(State& state, uint64_t guest, uint64_t end, bool may_unmap,
+                            std::vector<uint64_t>& left) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  for (uint64_t cluster = state.cluster_start(guest); cluster < end; cluster += state.cluster_bytes()) {
+    cluster += co_await skippable_bytes(state, cluster, end);
+    if (cluster >= end) break;
+    const uint64_t mask = state.header.extended_l2() ? covered_mask(state, cluster, guest, end) : 1;
+    const bool whole = !state.header.extended_l2() || mask == kAllAllocated;
+    const L2Entry old = co_await state.entry_at(cluster);
+    const bool release = may_unmap && whole && !state.header.external_data();
+    if (reads_zero_already(state, old, mask) && !(release && has_host_cluster(old, state.header))) continue;
+    const bool shared = has_host_cluster(old, state.header) && !old.copied();
+    if (!whole && (old.compressed() || shared)) {
+      left.push_back(cluster);
+      continue;
+    }
+    const L2Entry zeroed = zeroed_entry(state, old, mask, release || shared);
+    const SlicePtr slice = co_await state.writable_slice(cluster);
+    state.set_entry(*slice, cluster, zeroed);
+    if (!has_host_cluster(zeroed, state.header)) state.retire_entry(old, /*discard=*/true);
+    if (state.needs_relief()) co_await state.relieve();
+  }
+}
+
+}  // namespace
+
+io::task<void> State::zero_range(io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap) {
+  const uint64_t end = guest + length;
+  const uint64_t unit = header.subcluster_bytes();
+  // The disk's end need not be a subcluster's: what lies past it is nobody's.
+  const uint64_t inner_begin = align_up(guest, unit);
+  const uint64_t inner_end = end == length_bytes ? align_up(end, unit) : align_down(end, unit);
+  if (header.version < 3) {
+    // No zero flag: where nothing is below, unmapped reads as zero.
+    if (backing) co_return co_await write_zero_bytes(*this, lane, guest, length);
+    co_await discard_range(guest, length);
+    co_return co_await zero_edge(*this, lane, guest, length);
+  }
+  if (inner_begin >= inner_end) co_return co_await zero_edge(*this, lane, guest, length);
+  if (guest < inner_begin) co_await zero_edge(*this, lane, guest, inner_begin - guest);
+  if (inner_end < end) co_await zero_edge(*this, lane, inner_end, end - inner_end);
+  if (external_data && header.raw_external_data())  // the data file must read the same by itself
+    co_await external_data->write_zeroes(inner_begin, std::min(inner_end, length_bytes) - inner_begin,
+                                         {.may_unmap = may_unmap});
+  std::vector<uint64_t> left;
+  {
+    block::RangeLock::Guard exclusive;
+    co_await guest_ranges.acquire(exclusive, cluster_start(inner_begin), cluster_end(inner_end - 1), true);
+    co_await zero_mapping(*this, inner_begin, inner_end, may_unmap, left);
+  }
+  for (const uint64_t cluster : left) {
+    const uint64_t from = std::max(cluster, inner_begin);
+    const uint64_t to = std::min({cluster + cluster_bytes(), inner_end, length_bytes});
+    co_await write_zero_bytes(*this, lane, from, to - from);
+  }
+}
+
+// Whole clusters only. Version 3: they read as zero afterwards. Version 2: unmapped, if no backing file would
+// show through; else the hint is ignored.
+io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
+  const uint64_t end = guest + length == length_bytes ? cluster_end(guest + length - 1)
+                                                      : align_down<uint64_t>(guest + length, cluster_bytes());
+  const uint64_t begin = align_up<uint64_t>(guest, cluster_bytes());
+  if (begin >= end || (header.version < 3 && backing)) co_return;
+  block::RangeLock::Guard exclusive;
+  co_await guest_ranges.acquire(exclusive, begin, end, true);
+  {
+    const io::Mutex::Guard guard = co_await metadata.lock();
+    require_usable();
+    for (uint64_t cluster = begin; cluster < end; cluster += cluster_bytes()) {
+      cluster += co_await skippable_bytes(*this, cluster, end);
+      if (cluster >= end) break;
+      const L2Entry old = co_await entry_at(cluster);
+      L2Entry discarded;
+      if (header.extended_l2()) {
+        discarded.bitmap = kAllZero;
+      } else if (header.version >= 3) {
+        discarded.word = kZeroFlag;
+      }
+      const bool nothing_there = old == L2Entry{} && !backing;
+      if (old == discarded || nothing_there) continue;
+      const SlicePtr slice = co_await writable_slice(cluster);
+      set_entry(*slice, cluster, discarded);
+      retire_entry(old, /*discard=*/true);
+      if (needs_relief()) co_await relieve();
+    }
+  }
+  if (external_data) co_await external_data->discard(begin, std::min(end, length_bytes) - begin);
+}
+
+}  // namespace cofre::qcow2

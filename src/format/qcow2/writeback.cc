@@ -1,0 +1,119 @@
+// The order in which tables reach the disk, so that a crash between any two writes leaks clusters at most:
+//
+//   data and refcount blocks   -> barrier -> refcount table -> barrier -> L2 tables -> barrier -> L1 table
+//   and only when all that is durable: clusters that nothing names any more lose their references.
+//
+// With lazy refcounts the dirty bit stands for the first step: refcounts are rebuilt after a crash.
+#include <array>
+
+#include "base/error.h"
+#include "format/qcow2/state.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+constexpr uint64_t kIncompatibleFeaturesAt = 72;
+constexpr uint64_t kAutoclearFeaturesAt = 88;
+constexpr size_t kMostRetired = 16384;
+
+std::array<std::byte, 8> big_endian(uint64_t value) {
+  std::array<std::byte, 8> bytes;
+  store_be(bytes.data(), value);
+  return bytes;
+}
+
+}  // namespace
+
+io::task<void> State::write_header_fields(uint64_t offset, ConstBytes fields) {
+  co_await file->write(offset, fields);
+}
+
+io::task<void> State::rewrite_header() {
+  const std::vector<std::byte> bytes = encode_header(header);
+  co_await file->write(0, bytes);
+}
+
+io::task<void> State::prepare_to_change() {
+  if (prepared_to_change) co_return;
+  const io::Mutex::Guard guard = co_await metadata.lock();
+  if (prepared_to_change) co_return;
+  require_usable();
+  // Bitmaps are not kept up by writes here, and unknown features may not be either: their bits say so from
+  // now on.
+  const uint64_t kept = header.autoclear_features & kRawExternalData;
+  if (kept != header.autoclear_features) {
+    co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
+    header.autoclear_features = kept;
+    co_await file->flush();
+  }
+  if (header.lazy_refcounts() && !refcounts_lazy) {
+    co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
+    co_await file->flush();
+    header.incompatible_features |= kDirty;
+    refcounts_lazy = true;
+  }
+  prepared_to_change = true;
+}
+
+io::task<void> State::sync_storage() {
+  if (external_data) co_await external_data->flush();
+  co_await file->flush();
+}
+
+io::task<void> State::write_back(bool durable) {
+  const bool tables = l2_cache.has_dirty() || l1.dirty();
+  if (!refcounts_lazy) {
+    co_await refcounts.cache().write_dirty();
+    if (tables || refcounts.table().dirty() || durable) co_await sync_storage();
+    if (refcounts.table().dirty()) {
+      co_await refcounts.table().write_dirty(*file);
+      if (tables || durable) co_await file->flush();
+    }
+  } else if (tables || durable) {
+    co_await sync_storage();
+  }
+  co_await l2_cache.write_dirty();
+  if (l1.dirty()) {
+    co_await file->flush();
+    co_await l1.write_dirty(*file);
+  }
+  if (tables && (durable || !retired.empty())) co_await file->flush();
+  co_await release_retired();
+}
+
+// Everything on disk no longer names these clusters: they lose their references.
+io::task<void> State::release_retired() {
+  if (retired.empty()) co_return;
+  for (const Retired::Run& run : retired.turn()) {
+    co_await refcounts.adjust(run.host_offset, run.clusters, -1);
+    for (uint64_t i = 0; i < run.clusters; ++i) {
+      const uint64_t offset = run.host_offset + i * cluster_bytes();
+      if (co_await refcounts.get(offset >> header.cluster_bits) != 0) continue;
+      metadata_map.remove(offset);
+      if (run.discard && options.discard_unmap) co_await file->discard(offset, cluster_bytes());
+    }
+  }
+  if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
+}
+
+bool State::needs_relief() noexcept {
+  return l2_cache.should_write_back() || refcounts.cache().should_write_back() ||
+         retired.size() > kMostRetired;
+}
+
+io::task<void> State::relieve() {
+  if (needs_relief()) co_await write_back(/*durable=*/false);
+}
+
+void State::require_usable() const {
+  if (unusable)
+    fail(ErrorKind::kIo,
+         "'{}': an update of the image's tables failed before; close the image and run check on it", name);
+}
+
+void State::fail_corrupt(const std::string& finding) const {
+  fail(ErrorKind::kCorrupt, "'{}': {}. Run check on the image; if it cannot repair it, restore a backup",
+       name, finding);
+}
+
+}  // namespace cofre::qcow2
