@@ -1,21 +1,26 @@
 // THE contract: everything that holds bytes is a Device, and most devices stand over another one.
 //
 // Requests
-//   * Offsets and lengths are bytes. An offset is a multiple of limits().request_alignment; so is a length, or the
+//   * Offsets and lengths are bytes. An offset is a multiple of limits().request_alignment; so is a length,
+//   or the
 //     request ends exactly at length_bytes(). A request of zero bytes does nothing.
 //   * A request lies within [0, length_bytes()), except that write and write_zeroes extend a device whose
 //     limits().growable is set.
 //   * Buffers belong to the caller and stay valid and unchanged until the request completes.
 //   * Any lane may call any device; a device with metadata moves itself to its home lane and back.
-//   * Requests run concurrently. Of overlapping ones in flight the order is not defined, but each sector holds the
+//   * Requests run concurrently. Of overlapping ones in flight the order is not defined, but each sector
+//   holds the
 //     bytes of one of them. A read that starts after a write completed sees that write.
 // Durability
-//   * A write is on stable storage when a flush that started after its completion has completed, or when it was sent
+//   * A write is on stable storage when a flush that started after its completion has completed, or when it
+//   was sent
 //     with `fua`. A failed flush leaves it undefined which of the writes before it are stable.
 // Errors
-//   * Every operation may throw cofre::Error. A failed write leaves its range undefined, other ranges untouched.
+//   * Every operation may throw cofre::Error. A failed write leaves its range undefined, other ranges
+//   untouched.
 // End of life
-//   * close() makes everything durable and releases locks; nothing else may be in flight. Destroying a device that was
+//   * close() makes everything durable and releases locks; nothing else may be in flight. Destroying a device
+//   that was
 //     not closed is what a crash would be: safe, and nothing that a flush confirmed is lost.
 #pragma once
 
@@ -45,18 +50,20 @@ struct WriteFlags {
   bool fua = false;          // durable when the request completes
   bool may_unmap = false;    // write_zeroes: may release the space below
   bool no_fallback = false;  // write_zeroes: fail with kUnsupported rather than write zero bytes
+  bool reserve = false;      // write_zeroes: make sure now that there is space for later writes
 };
 
 // What map() says of a run of bytes. Never longer than asked for, at least one request_alignment long.
 struct Extent {
   uint64_t length_bytes = 0;
-  bool allocated = false;   // this layer decides the content (false: the backing device does, or zero if none)
-  bool zero = false;        // reads as zero for sure
-  bool data = false;        // stored bytes back it (a preallocated zero cluster has both zero and no data)
+  bool allocated = false;  // this layer decides the content (false: the backing device does, or zero if none)
+  bool zero = false;       // reads as zero for sure
+  bool data = false;       // stored bytes back it (a preallocated zero cluster has both zero and no data)
   bool compressed = false;  // stored compressed
   // Where the bytes rest, as stored (maybe encrypted), when they rest uncompressed in one piece.
   std::optional<uint64_t> host_offset = std::nullopt;
-  std::string_view host_name = {};  // what host_offset counts in, set together with it; lives as long as the device
+  std::string_view host_name =
+      {};  // what host_offset counts in, set together with it; lives as long as the device
 };
 
 class Device {
@@ -74,7 +81,8 @@ class Device {
   virtual io::task<void> read(uint64_t offset, Bytes destination) = 0;
   virtual io::task<void> write(uint64_t offset, ConstBytes source, WriteFlags flags = {}) = 0;
   virtual io::task<void> write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags = {}) = 0;
-  // A hint: what the range reads as afterwards is not defined by the contract (qcow2 defines it: zero or backing).
+  // A hint: what the range reads as afterwards is not defined by the contract (qcow2 defines it: zero or
+  // backing).
   virtual io::task<void> discard(uint64_t offset, uint64_t length) = 0;
   virtual io::task<void> flush() = 0;
 
@@ -93,8 +101,8 @@ class Device {
 
 // What reads give: map() followed down the backing chain, stopping above `base` (null: to the bottom).
 struct ChainExtent {
-  Extent extent;          // allocated: some layer above `base` decides the content
-  uint32_t depth = 0;     // 0 is `top`; of the layer that decides, or the deepest one asked
+  Extent extent;       // allocated: some layer above `base` decides the content
+  uint32_t depth = 0;  // 0 is `top`; of the layer that decides, or the deepest one asked
   Device* layer = nullptr;
 };
 io::task<ChainExtent> map_chain(Device& top, uint64_t offset, uint64_t length, Device* base = nullptr);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -31,27 +32,54 @@ int open_flags(const FileOptions& options) {
 }
 
 int open_or_fail(const std::string& path, int flags, const FileOptions& options) {
-  const int fd = ::open(path.c_str(), flags, 0666);
-  if (fd >= 0) return fd;
+  // Not blocking, lest a FIFO without a writer hold us up for good.
+  const int fd = ::open(path.c_str(), flags | O_NONBLOCK | O_NOCTTY, 0644);
+  if (fd >= 0) {
+    const int status = fcntl(fd, F_GETFL);
+    if (status >= 0) fcntl(fd, F_SETFL, status & ~O_NONBLOCK);
+    return fd;
+  }
   const int error = errno;
   if (error == EINVAL && options.direct)
     fail(ErrorKind::kUnsupported,
-         "'{}': this file system does not do direct I/O (O_DIRECT); use another cache mode, e.g. writeback", path);
+         "'{}': this file system does not do direct I/O (O_DIRECT); use another cache mode, e.g. writeback",
+         path);
   fail_errno(error, "cannot open '{}'", path);
 }
 
-uint32_t direct_alignment(int fd) {
+struct DirectAlignment {
+  uint32_t memory = 4096;
+  uint32_t request = 4096;
+};
+
+// What O_DIRECT asks for on this file; a page where the kernel (before 6.1) does not say.
+DirectAlignment direct_alignment(int fd, bool is_block_device) {
+  DirectAlignment alignment;
   struct statx about = {};
-  if (statx(fd, "", AT_EMPTY_PATH, 0x2000 /* STATX_DIOALIGN, Linux 6.1 */, &about) == 0 &&
-      (about.stx_mask & 0x2000) != 0) {
-    // struct statx of older headers lacks the fields: memory and offset alignment follow stx_mnt_id.
-    uint32_t alignment[2];
-    std::memcpy(alignment, reinterpret_cast<const std::byte*>(&about) + 0x98, sizeof alignment);
-    const uint32_t larger = std::max(alignment[0], alignment[1]);
-    if (larger != 0 && (larger & (larger - 1)) == 0) return std::max(larger, kSectorBytes);
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &about) == 0 && (about.stx_mask & STATX_DIOALIGN) != 0 &&
+      std::has_single_bit(about.stx_dio_mem_align) && std::has_single_bit(about.stx_dio_offset_align)) {
+    alignment.memory = about.stx_dio_mem_align;
+    alignment.request = std::max(about.stx_dio_offset_align, kSectorBytes);
+  } else if (int sector = 0; is_block_device && ioctl(fd, BLKSSZGET, &sector) == 0 && sector >= 512 &&
+                             std::has_single_bit(static_cast<unsigned>(sector))) {
+    alignment.memory = alignment.request = static_cast<uint32_t>(sector);
   }
-  return 4096;
+  return alignment;
 }
+
+// -EINTR and -EAGAIN mean "again", but not forever: some drivers answer -EAGAIN without end.
+class Retries {
+ public:
+  bool again(int64_t result) noexcept {
+    if (result == -EINTR) return true;
+    if (result != -EAGAIN || left_ == 0) return false;
+    --left_;
+    return true;
+  }
+
+ private:
+  unsigned left_ = 1000;
+};
 
 }  // namespace
 
@@ -61,22 +89,30 @@ FileDevice::FileDevice(std::string path, int fd, const FileOptions& options)
   if (fstat(fd_, &about) != 0) fail_errno(errno, "cannot stat '{}'", path_);
   if (S_ISDIR(about.st_mode)) fail(ErrorKind::kInvalidArgument, "'{}' is a directory, not an image", path_);
   is_block_device_ = S_ISBLK(about.st_mode);
-  if (is_block_device_) {
-    uint64_t bytes = 0;
-    if (ioctl(fd_, BLKGETSIZE64, &bytes) != 0) fail_errno(errno, "cannot tell the size of '{}'", path_);
-    length_ = bytes;
-  } else if (S_ISREG(about.st_mode)) {
-    length_ = static_cast<uint64_t>(about.st_size);
-  } else {
-    const off_t end = lseek(fd_, 0, SEEK_END);
-    if (end < 0) fail_errno(errno, "'{}' is neither a file nor a block device", path_);
-    length_ = static_cast<uint64_t>(end);
+  length_ = claimed_end_ = current_length();
+  if (options_.direct) {
+    const DirectAlignment alignment = direct_alignment(fd_, is_block_device_);
+    limits_.request_alignment = alignment.request;
+    limits_.memory_alignment = alignment.memory;
   }
-  if (options_.direct) limits_.request_alignment = limits_.memory_alignment = direct_alignment(fd_);
   limits_.read_only = options_.read_only;
   limits_.growable = !options_.read_only && !is_block_device_;
   limits_.grows_with_zeroes = limits_.growable;
   limits_.preferred_bytes = kMiB;
+}
+
+uint64_t FileDevice::current_length() const {
+  struct stat about = {};
+  if (fstat(fd_, &about) != 0) fail_errno(errno, "cannot stat '{}'", path_);
+  if (S_ISREG(about.st_mode)) return static_cast<uint64_t>(about.st_size);
+  if (S_ISBLK(about.st_mode)) {
+    uint64_t bytes = 0;
+    if (ioctl(fd_, BLKGETSIZE64, &bytes) != 0) fail_errno(errno, "cannot tell the size of '{}'", path_);
+    return bytes;
+  }
+  const off_t end = lseek(fd_, 0, SEEK_END);
+  if (end < 0) fail_errno(errno, "'{}' is neither a file nor a block device", path_);
+  return static_cast<uint64_t>(end);
 }
 
 FileDevice::~FileDevice() {
@@ -93,10 +129,13 @@ std::unique_ptr<FileDevice> FileDevice::open(const std::string& path, const File
     throw;
   }
   device->set_locks(options.locks);
+  device->length_ = device->claimed_end_ =
+      device->current_length();  // who held the locks before may have changed it
   return device;
 }
 
-std::unique_ptr<FileDevice> FileDevice::create(const std::string& path, const FileOptions& options, bool truncate) {
+std::unique_ptr<FileDevice> FileDevice::create(const std::string& path, const FileOptions& options,
+                                               bool truncate) {
   const int fd = open_or_fail(path, open_flags(options) | O_CREAT | (truncate ? 0 : O_EXCL), options);
   std::unique_ptr<FileDevice> device;
   try {
@@ -106,9 +145,9 @@ std::unique_ptr<FileDevice> FileDevice::create(const std::string& path, const Fi
     throw;
   }
   device->set_locks(options.locks);
-  if (!device->is_block_device_ && device->length_ != 0) {
+  if (!device->is_block_device_) {
     if (ftruncate(fd, 0) != 0) fail_errno(errno, "cannot empty '{}'", path);
-    device->length_ = 0;
+    device->length_ = device->claimed_end_ = 0;
   }
   return device;
 }
@@ -126,8 +165,32 @@ FileDevice::Identity FileDevice::identity() const {
 }
 
 bool FileDevice::fits_direct(uint64_t offset, const void* buffer, uint64_t length) const noexcept {
-  const uint64_t mask = limits_.request_alignment - 1;
-  return ((offset | length | reinterpret_cast<uintptr_t>(buffer)) & mask) == 0;
+  return is_aligned(offset | length, limits_.request_alignment) &&
+         is_aligned(reinterpret_cast<uintptr_t>(buffer), limits_.memory_alignment);
+}
+
+void FileDevice::check_writable(uint64_t offset, uint64_t length) const {
+  if (limits_.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", path_);
+  if (!range_within(offset, length, INT64_MAX))
+    fail_errno(EFBIG, "cannot write {} bytes at offset {} of '{}'", length, offset, path_);
+}
+
+// Before a write starts: how far it may extend the file. ftruncate() must not cut off what such a write, not
+// yet known to have completed, has put there.
+void FileDevice::claim_end(uint64_t end) noexcept {
+  if (end <= claimed_end_.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(length_mutex_);
+  if (end > claimed_end_.load(std::memory_order_relaxed)) claimed_end_.store(end, std::memory_order_release);
+}
+
+// Makes the file at least `end` bytes long, whatever else is being appended.
+void FileDevice::grow_to(uint64_t end) {
+  const std::lock_guard lock(length_mutex_);
+  const uint64_t target = std::max(end, claimed_end_.load(std::memory_order_relaxed));
+  if (ftruncate(fd_, static_cast<off_t>(target)) != 0)
+    fail_errno(errno, "cannot resize '{}' to {} bytes", path_, target);
+  claimed_end_.store(target, std::memory_order_release);
+  note_written_to(end);
 }
 
 void FileDevice::note_written_to(uint64_t end) noexcept {
@@ -146,22 +209,27 @@ io::task<void> FileDevice::read(uint64_t offset, Bytes destination) {
 
 // Reads all of `destination`; what lies past the end of the file reads as zero.
 io::task<void> FileDevice::read_some(uint64_t offset, Bytes destination) {
+  Retries retries;
   while (!destination.empty()) {
     const int64_t got = co_await io::async_read(fd_, destination, offset);
-    if (got == -EINTR || got == -EAGAIN) continue;
+    if (retries.again(got)) continue;
     if (got < 0)
-      fail_errno(static_cast<int>(-got), "cannot read {} bytes at offset {} of '{}'", destination.size(), offset, path_);
-    if (got == 0) {
+      fail_errno(static_cast<int>(-got), "cannot read {} bytes at offset {} of '{}'", destination.size(),
+                 offset, path_);
+    const bool at_end =
+        got == 0 || (options_.direct && !is_aligned(static_cast<uint64_t>(got), limits_.request_alignment));
+    destination = destination.subspan(static_cast<size_t>(got));
+    if (at_end) {
       std::memset(destination.data(), 0, destination.size());
       co_return;
     }
     offset += static_cast<uint64_t>(got);
-    destination = destination.subspan(static_cast<size_t>(got));
   }
 }
 
 io::task<void> FileDevice::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
-  if (limits_.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", path_);
+  check_writable(offset, source.size());
+  claim_end(offset + source.size());
   if (!options_.direct || fits_direct(offset, source.data(), source.size())) {
     co_await write_some(offset, source);
   } else {
@@ -172,11 +240,13 @@ io::task<void> FileDevice::write(uint64_t offset, ConstBytes source, block::Writ
 }
 
 io::task<void> FileDevice::write_some(uint64_t offset, ConstBytes source) {
+  Retries retries;
   while (!source.empty()) {
     const int64_t wrote = co_await io::async_write(fd_, source, offset);
-    if (wrote == -EINTR || wrote == -EAGAIN) continue;
+    if (retries.again(wrote)) continue;
     if (wrote < 0)
-      fail_errno(static_cast<int>(-wrote), "cannot write {} bytes at offset {} of '{}'", source.size(), offset, path_);
+      fail_errno(static_cast<int>(-wrote), "cannot write {} bytes at offset {} of '{}'", source.size(),
+                 offset, path_);
     if (wrote == 0) fail(ErrorKind::kIo, "'{}' takes no more bytes at offset {}", path_, offset);
     offset += static_cast<uint64_t>(wrote);
     source = source.subspan(static_cast<size_t>(wrote));
@@ -189,10 +259,11 @@ io::task<void> FileDevice::write_bounced(uint64_t offset, ConstBytes source) {
   AlignedBuffer bounce(padded);
   std::memcpy(bounce.data(), source.data(), source.size());
   std::memset(bounce.data() + source.size(), 0, padded - source.size());
-  const uint64_t length_before = length_bytes();
   co_await write_some(offset, bounce.bytes());
-  const uint64_t end = std::max(length_before, offset + source.size());
-  if (!is_block_device_ && offset + padded > end && ftruncate(fd_, static_cast<off_t>(end)) != 0)
+  if (is_block_device_ || padded == source.size()) co_return;
+  const std::lock_guard lock(length_mutex_);
+  const uint64_t end = claimed_end_.load(std::memory_order_relaxed);
+  if (offset + padded > end && ftruncate(fd_, static_cast<off_t>(end)) != 0)
     fail_errno(errno, "cannot cut '{}' to {} bytes", path_, end);
 }
 
@@ -212,43 +283,45 @@ io::task<bool> FileDevice::zero_by_fallocate(uint64_t offset, uint64_t length, b
     const uint64_t inside = std::min(length, end - offset);
     const int64_t result =
         co_await io::async_fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, inside);
-    if (result == 0 && inside == length) co_return true;
     if (result == 0) {
-      co_await resize(std::max(length_bytes(), offset + length));
+      if (inside < length) grow_to(offset + length);
       co_return true;
     }
     if (result == -ENOTSUP || result == -ENOSYS) can_punch_ = false;
   }
   if (offset >= end && limits_.growable) {  // past the end a longer file reads as zero
-    co_await resize(std::max(length_bytes(), offset + length));
+    grow_to(offset + length);
     co_return true;
   }
   if (can_zero_range_) {
+    claim_end(offset + length);
     const int64_t result = co_await io::async_fallocate(fd_, FALLOC_FL_ZERO_RANGE, offset, length);
     if (result == 0) {
       note_written_to(offset + length);
       co_return true;
     }
     if (result == -ENOTSUP || result == -ENOSYS) can_zero_range_ = false;
-    if (result == -ENOSPC) fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
+    if (result == -ENOSPC)
+      fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
   }
   co_return false;
 }
 
 io::task<void> FileDevice::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {
-  if (limits_.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", path_);
+  check_writable(offset, length);
   if (length == 0) co_return;
-  const bool done = co_await zero_by_fallocate(offset, length, flags.may_unmap);
+  const bool done = flags.reserve ? co_await zero_in_place(offset, length)
+                                  : co_await zero_by_fallocate(offset, length, flags.may_unmap);
   if (!done) {
     if (flags.no_fallback)
       fail(ErrorKind::kUnsupported, "'{}': the file system cannot zero a range without writing it", path_);
     co_await write_zero_bytes(offset, length);
   }
-  if (flags.fua) co_await flush();
+  if (flags.fua || options_.write_through) co_await flush();
 }
 
 io::task<void> FileDevice::discard(uint64_t offset, uint64_t length) {
-  if (limits_.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", path_);
+  check_writable(offset, 0);
   const uint64_t end = length_bytes();
   if (offset >= end || length == 0 || !can_punch_) co_return;
   const int64_t result = co_await io::async_fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
@@ -263,7 +336,8 @@ io::task<void> FileDevice::flush() {
 }
 
 io::task<block::Extent> FileDevice::map(uint64_t offset, uint64_t length) {
-  block::Extent extent{.length_bytes = length, .allocated = true, .data = true, .host_offset = offset, .host_name = path_};
+  block::Extent extent{
+      .length_bytes = length, .allocated = true, .data = true, .host_offset = offset, .host_name = path_};
   const uint64_t end = length_bytes();
   if (offset >= end) {
     extent.zero = true;
@@ -301,11 +375,13 @@ io::task<void> FileDevice::resize(uint64_t length) {
   if (limits_.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", path_);
   if (is_block_device_) {
     if (length <= length_bytes()) co_return;
-    fail(ErrorKind::kInvalidArgument, "the block device '{}' has {} bytes and cannot grow to {}", path_, length_bytes(),
-         length);
+    fail(ErrorKind::kInvalidArgument, "the block device '{}' has {} bytes and cannot grow to {}", path_,
+         length_bytes(), length);
   }
-  if (ftruncate(fd_, static_cast<off_t>(length)) != 0) fail_errno(errno, "cannot resize '{}' to {} bytes", path_, length);
-  length_ = length;
+  const std::lock_guard lock(length_mutex_);
+  if (length > INT64_MAX || ftruncate(fd_, static_cast<off_t>(length)) != 0)
+    fail_errno(length > INT64_MAX ? EFBIG : errno, "cannot resize '{}' to {} bytes", path_, length);
+  length_ = claimed_end_ = length;
 }
 
 io::task<void> FileDevice::close() {

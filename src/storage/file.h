@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "block/device.h"
@@ -20,11 +21,13 @@ struct FileOptions {
 
 class FileDevice final : public block::Device {
  public:
-  // Opens an existing file. Throws Error naming the path. System calls that open block the calling thread shortly.
+  // Opens an existing file. Throws Error naming the path. System calls that open block the calling thread
+  // shortly.
   static std::unique_ptr<FileDevice> open(const std::string& path, const FileOptions& options);
-  // Creates an empty file, mode 0644 less the umask; an existing one is an error (kExists) unless `truncate`, in which
-  // case it is emptied once its locks are held.
-  static std::unique_ptr<FileDevice> create(const std::string& path, const FileOptions& options, bool truncate = false);
+  // Creates an empty file, mode 0644 less the umask; an existing one is an error (kExists) unless `truncate`,
+  // in which case it is emptied once its locks are held.
+  static std::unique_ptr<FileDevice> create(const std::string& path, const FileOptions& options,
+                                            bool truncate = false);
   ~FileDevice() override;
 
   const std::string& name() const override { return path_; }
@@ -60,8 +63,13 @@ class FileDevice final : public block::Device {
   io::task<void> write_bounced(uint64_t offset, ConstBytes source);
   io::task<void> write_zero_bytes(uint64_t offset, uint64_t length);
   io::task<bool> zero_by_fallocate(uint64_t offset, uint64_t length, bool may_unmap);
+  io::task<bool> zero_in_place(uint64_t offset, uint64_t length);
   bool fits_direct(uint64_t offset, const void* buffer, uint64_t length) const noexcept;
   void note_written_to(uint64_t end) noexcept;
+  void check_writable(uint64_t offset, uint64_t length) const;
+  void claim_end(uint64_t end) noexcept;
+  void grow_to(uint64_t end);
+  uint64_t current_length() const;
 
   std::string path_;
   int fd_;
@@ -70,6 +78,9 @@ class FileDevice final : public block::Device {
   FileLocks held_;
   bool is_block_device_ = false;
   std::atomic<uint64_t> length_ = 0;
+  // The furthest that writes, completed or in flight, may have extended the file.
+  std::atomic<uint64_t> claimed_end_ = 0;
+  std::mutex length_mutex_;  // held around ftruncate()
   std::atomic<bool> can_punch_ = true;
   std::atomic<bool> can_zero_range_ = true;
   std::atomic<bool> can_seek_data_ = true;
