@@ -1,0 +1,184 @@
+#include "image/create.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/aligned_buffer.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "io/reactor.h"
+#include "layer/align.h"
+
+namespace cofre::image {
+namespace {
+
+void merge_backing(CreateRequest& request) {
+  if (request.backing_file) request.options.set("backing_file", *request.backing_file);
+  if (request.backing_format) request.options.set("backing_fmt", *request.backing_format);
+  if (request.format == Format::kQcow2) return;
+  for (const char* key : {"backing_file", "backing_fmt"}) {
+    if (request.options.has(key))
+      fail(ErrorKind::kInvalidArgument, "'{}': backing file not supported for file format '{}'", request.path,
+           format_name(request.format));
+  }
+}
+
+void check_backing(const CreateRequest& request, const qcow2::CreateOptions& qcow2) {
+  if (qcow2.backing_format && !qcow2.backing_file)
+    fail(ErrorKind::kInvalidArgument, "'{}': backing format cannot be used without backing file",
+         request.path);
+  if (!qcow2.backing_file) return;
+  if (!qcow2.backing_format)
+    fail(ErrorKind::kInvalidArgument,
+         "'{}': backing file specified without backing format: add -F raw, -F qcow2 or -F luks",
+         request.path);
+  parse_format(*qcow2.backing_format);
+  const std::string beside = resolve_beside(request.path, *qcow2.backing_file);
+  if (beside == request.path || storage::same_file(beside, request.path))
+    fail(ErrorKind::kInvalidArgument, "'{}' cannot be its own backing file", request.path);
+}
+
+io::task<uint64_t> backing_bytes(std::string path, std::string backing_file, Format format) {
+  try {
+    const ImageName name = parse_image_name(resolve_beside(path, backing_file), format);
+    OpenedImage backing = co_await open_image(name, {.no_backing = true, .keys = Keys::kUnused});
+    const uint64_t bytes = backing.device->length_bytes();
+    co_await backing.close();
+    co_return bytes;
+  } catch (const Error& error) {
+    throw error.with_context(fmt::format("'{}': could not open backing image", path));
+  }
+}
+
+std::optional<uint64_t> asked_size(const CreateRequest& request, const CreateSettings& settings) {
+  if (request.size_bytes && settings.size_bytes)
+    fail(ErrorKind::kInvalidArgument, "'{}': the image size must be specified only once", request.path);
+  return request.size_bytes ? request.size_bytes : settings.size_bytes;
+}
+
+std::unique_ptr<storage::FileDevice> make_file(const TargetFile& target, CacheMode cache) {
+  const storage::FileOptions options = {.direct = cache.direct,
+                                        .no_flush = cache.no_flush,
+                                        .write_through = cache.write_through,
+                                        .locks = storage::FileLocks::format(false)};
+  if (target.in_place()) return storage::FileDevice::open(target.working_path(), options);
+  return storage::FileDevice::create(target.working_path(), options);
+}
+
+io::task<void> write_zero_bytes(storage::FileDevice& file, uint64_t length) {
+  AlignedBuffer zeros(kMiB);
+  std::fill_n(zeros.data(), zeros.size(), std::byte{0});
+  for (uint64_t at = 0; at < length; at += zeros.size())
+    co_await file.write(at, zeros.bytes().first(std::min<uint64_t>(zeros.size(), length - at)));
+}
+
+// Gives a plain file its size, and the space for it if asked to.
+io::task<void> size_raw(storage::FileDevice& file, uint64_t length, qcow2::Preallocation mode) {
+  co_await file.resize(length);
+  if (mode == qcow2::Preallocation::kFalloc && length > 0) {
+    const int64_t result = co_await io::async_fallocate(file.fd(), 0, 0, length);
+    if (result < 0)
+      fail_errno(static_cast<int>(-result), "cannot reserve {} bytes for '{}'", length, file.name());
+  }
+  if (mode == qcow2::Preallocation::kFull) co_await write_zero_bytes(file, length);
+}
+
+io::task<void> create_raw(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file) {
+  co_await size_raw(*file, plan.size_bytes, plan.settings.preallocation);
+  co_await file->close();
+}
+
+io::task<void> create_luks(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file,
+                           Secrets& secrets) {
+  const ConstBytes passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
+  auto container = co_await luks::LuksContainer::create(layer::make_aligning(std::move(file), kSectorBytes),
+                                                        plan.settings.luks, passphrase, plan.size_bytes);
+  co_await container->close();
+}
+
+// The file for the content, under its own name beside the image.
+io::task<void> create_data_file(const CreatePlan& plan, const std::string& name, CacheMode cache) {
+  const storage::FileOptions options = {.no_flush = cache.no_flush,
+                                        .locks = storage::FileLocks::format(false)};
+  const std::string path = resolve_beside(plan.path, name);
+  auto file = storage::FileDevice::create(path, options, true);
+  co_await size_raw(*file, plan.size_bytes, qcow2::Preallocation::kOff);
+  co_await file->close();
+}
+
+io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
+                                 CacheMode cache) {
+  OpenedImage image = co_await open_image(
+      name_of_new_image(plan, target),
+      {.writable = true, .no_backing = true, .cache = cache, .secrets = &secrets, .label = plan.path});
+  // A data file that is to be read as a raw image holds every cluster in its place from the start.
+  const bool whole = plan.settings.preallocation == qcow2::Preallocation::kOff;
+  co_await image.top().qcow2->preallocate(whole ? qcow2::Preallocation::kMetadata
+                                                : plan.settings.preallocation);
+  co_await image.close();
+}
+
+io::task<void> create_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
+                            CacheMode cache, std::unique_ptr<storage::FileDevice> file) {
+  ConstBytes passphrase;
+  if (plan.encrypted()) passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
+  qcow2::CreateOptions options = plan.settings.qcow2;
+  options.size_bytes = plan.size_bytes;
+  const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
+  co_await qcow2::create_image(*storage, options, passphrase);
+  co_await storage->close();
+  if (options.data_file) co_await create_data_file(plan, *options.data_file, cache);
+  if (options.preallocation != qcow2::Preallocation::kOff || options.data_file_raw)
+    co_await preallocate_qcow2(plan, target, secrets, cache);
+}
+
+}  // namespace
+
+io::task<CreatePlan> plan_image(CreateRequest request) {
+  merge_backing(request);
+  CreatePlan plan{.path = request.path, .format = request.format};
+  plan.settings = parse_create_options(request.format, request.options);
+  const qcow2::CreateOptions& qcow2 = plan.settings.qcow2;
+  check_backing(request, qcow2);
+  std::optional<uint64_t> size = asked_size(request, plan.settings);
+  if (qcow2.backing_file && !request.unchecked_backing) {
+    const uint64_t bytes =
+        co_await backing_bytes(request.path, *qcow2.backing_file, parse_format(*qcow2.backing_format));
+    if (!size) size = bytes;
+  }
+  if (!size)
+    fail(ErrorKind::kInvalidArgument, "'{}': image creation needs a size: {} 10G, or a backing file",
+         request.path, request.path);
+  plan.summary = options_summary(request.format, request.options, *size);
+  plan.size_bytes = align_up<uint64_t>(*size, kSectorBytes);
+  if (request.format == Format::kQcow2) {
+    qcow2::CreateOptions whole = qcow2;
+    whole.size_bytes = plan.size_bytes;
+    qcow2::validate(whole);
+  }
+  if (request.format == Format::kLuks) luks::validate(plan.settings.luks);
+  co_return plan;
+}
+
+io::task<void> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache) {
+  std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
+  try {
+    if (plan.format == Format::kRaw) co_await create_raw(plan, std::move(file));
+    if (plan.format == Format::kLuks) co_await create_luks(plan, std::move(file), secrets);
+    if (plan.format == Format::kQcow2) co_await create_qcow2(plan, target, secrets, cache, std::move(file));
+  } catch (const Error& error) {
+    throw target.renamed(error);
+  }
+}
+
+ImageName name_of_new_image(const CreatePlan& plan, const TargetFile& target) {
+  ImageName name = parse_image_name(target.working_path(), plan.format);
+  if (plan.settings.key_secret)
+    name.options.set(plan.format == Format::kLuks ? "key-secret" : "encrypt.key-secret",
+                     *plan.settings.key_secret);
+  return name;
+}
+
+}  // namespace cofre::image

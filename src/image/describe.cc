@@ -1,0 +1,173 @@
+#include "image/describe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "image/describe_qcow2.h"
+#include "image/size.h"
+
+namespace cofre::image {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// QEMU names an image by its path where that says all, else by a json: description.
+std::string display_name(const Layer& layer) {
+  if (!layer.key_secret) return layer.path;
+  const Json file = {{"driver", "file"}, {"filename", layer.path}};
+  Json name;
+  if (layer.format == Format::kLuks) {
+    name = {{"driver", "luks"}, {"file", file}, {"key-secret", *layer.key_secret}};
+  } else {
+    name = {{"encrypt.key-secret", *layer.key_secret}, {"driver", format_name(layer.format)}, {"file", file}};
+  }
+  // QEMU puts a space after each comma and colon here, on one line.
+  std::string text = "json:";
+  bool in_string = false;
+  for (const char c : name.dump()) {
+    if (c == '"' && text.back() != '\\') in_string = !in_string;
+    text += c;
+    if (!in_string && (c == ',' || c == ':')) text += ' ';
+  }
+  return text;
+}
+
+std::optional<uint64_t> actual_bytes(const Layer& layer) {
+  std::optional<uint64_t> bytes = layer.file->allocated_bytes();
+  if (bytes && layer.data_file != nullptr) *bytes += layer.data_file->allocated_bytes().value_or(0);
+  return bytes;
+}
+
+// Scalars as text prints them; strings without quotes.
+std::string scalar_text(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+void append_text(const Json& value, size_t indent, std::string& text) {
+  size_t index = 0;
+  for (const auto& [key, child] : value.items()) {
+    std::string label = value.is_array() ? fmt::format("[{}]", index++) : key;
+    if (!value.is_array()) std::replace(label.begin(), label.end(), '-', ' ');
+    text += fmt::format("{:{}}{}:", "", indent, label);
+    if (child.is_structured()) {
+      text += '\n';
+      append_text(child, indent + 4, text);
+    } else {
+      text += fmt::format(" {}\n", scalar_text(child));
+    }
+  }
+}
+
+std::string date_text(uint32_t seconds) {
+  const std::time_t when = seconds;
+  std::tm broken_down = {};
+  localtime_r(&when, &broken_down);
+  char text[32];
+  const size_t length = std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &broken_down);
+  return {text, length};
+}
+
+std::string vm_clock_text(uint64_t nanoseconds) {
+  const uint64_t seconds = nanoseconds / 1'000'000'000;
+  return fmt::format("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60,
+                     nanoseconds / 1'000'000 % 1000);
+}
+
+std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots) {
+  std::string text = "Snapshot list:\n";
+  text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK",
+                      "ICOUNT");
+  for (const qcow2::SnapshotEntry& snapshot : snapshots)
+    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", snapshot.id, snapshot.name,
+                        format_size(snapshot.vm_state_bytes), date_text(snapshot.date_seconds),
+                        vm_clock_text(snapshot.vm_clock_ns),
+                        snapshot.icount ? std::to_string(*snapshot.icount) : "");
+  return text;
+}
+
+Json snapshots_json(const std::vector<qcow2::SnapshotEntry>& snapshots) {
+  Json list = Json::array();
+  for (const qcow2::SnapshotEntry& snapshot : snapshots) {
+    Json entry = Json::object();
+    if (snapshot.icount) entry["icount"] = *snapshot.icount;
+    entry["vm-clock-nsec"] = snapshot.vm_clock_ns % 1'000'000'000;
+    entry["name"] = snapshot.name;
+    entry["date-sec"] = snapshot.date_seconds;
+    entry["date-nsec"] = snapshot.date_nanoseconds;
+    entry["vm-clock-sec"] = snapshot.vm_clock_ns / 1'000'000'000;
+    entry["id"] = snapshot.id;
+    entry["vm-state-size"] = snapshot.vm_state_bytes;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+std::string backing_text(const ImageInfo& info) {
+  if (!info.backing_filename) return "";
+  std::string text = fmt::format("backing file: {}", *info.backing_filename);
+  if (info.full_backing_filename && *info.full_backing_filename != *info.backing_filename)
+    text += fmt::format(" (actual path: {})", *info.full_backing_filename);
+  text += '\n';
+  if (info.backing_format) text += fmt::format("backing file format: {}\n", *info.backing_format);
+  return text;
+}
+
+}  // namespace
+
+io::task<ImageInfo> describe(OpenedImage& image) {
+  const Layer& top = image.top();
+  ImageInfo info;
+  info.filename = display_name(top);
+  info.format = top.format;
+  info.virtual_bytes = image.device->length_bytes();
+  info.actual_bytes = actual_bytes(top);
+  if (top.luks != nullptr) {
+    info.encrypted = true;
+    info.format_specific = luks_json(top.luks->header(), false);
+  }
+  if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
+  co_return info;
+}
+
+std::string info_text(const ImageInfo& info) {
+  std::string text =
+      fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\n", info.filename,
+                  format_name(info.format), format_size(info.virtual_bytes), info.virtual_bytes);
+  text += fmt::format("disk size: {}\n", info.actual_bytes ? format_size(*info.actual_bytes) : "unavailable");
+  if (info.encrypted) text += "encrypted: yes\n";
+  if (info.cluster_bytes) text += fmt::format("cluster_size: {}\n", *info.cluster_bytes);
+  if (info.dirty) text += "cleanly shut down: no\n";
+  text += backing_text(info);
+  if (!info.snapshots.empty()) text += snapshots_text(info.snapshots);
+  if (!info.format_specific.is_null()) {
+    text += "Format specific information:\n";
+    append_text(info.format_specific, 4, text);
+  }
+  return text;
+}
+
+Json info_json(const ImageInfo& info) {
+  Json json = Json::object();
+  if (info.backing_format) json["backing-filename-format"] = *info.backing_format;
+  if (!info.snapshots.empty()) json["snapshots"] = snapshots_json(info.snapshots);
+  json["virtual-size"] = info.virtual_bytes;
+  json["filename"] = info.filename;
+  if (info.cluster_bytes) json["cluster-size"] = *info.cluster_bytes;
+  json["format"] = format_name(info.format);
+  if (info.actual_bytes) json["actual-size"] = *info.actual_bytes;
+  if (!info.format_specific.is_null())
+    json["format-specific"] = {{"type", format_name(info.format)}, {"data", info.format_specific}};
+  if (info.full_backing_filename) json["full-backing-filename"] = *info.full_backing_filename;
+  if (info.encrypted) json["encrypted"] = true;
+  if (info.backing_filename) json["backing-filename"] = *info.backing_filename;
+  json["dirty-flag"] = info.dirty;
+  return json;
+}
+
+std::string print_json(const Json& json) {
+  return json.dump(4, ' ', true, Json::error_handler_t::replace);
+}
+
+}  // namespace cofre::image

@@ -1,0 +1,37 @@
+// What `info` tells about an image, in qemu-img's words: as text and as JSON. Home lane.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "image/open.h"
+
+namespace cofre::image {
+
+struct ImageInfo {
+  std::string filename;
+  Format format = Format::kRaw;
+  uint64_t virtual_bytes = 0;
+  std::optional<uint64_t> actual_bytes;  // that the host gives to it
+  std::optional<uint64_t> cluster_bytes;
+  bool encrypted = false;
+  bool dirty = false;
+  std::optional<std::string> backing_filename;       // as the header has it
+  std::optional<std::string> full_backing_filename;  // as it is opened
+  std::optional<std::string> backing_format;
+  std::vector<qcow2::SnapshotEntry> snapshots;
+  nlohmann::ordered_json format_specific;  // null: nothing to tell
+};
+
+// Of the top of a chain, which may be locked. Throws what reading headers throws.
+io::task<ImageInfo> describe(OpenedImage& image);
+
+// The text of qemu-img info, with a newline at the end.
+std::string info_text(const ImageInfo& info);
+nlohmann::ordered_json info_json(const ImageInfo& info);
+// As QEMU prints JSON: four spaces, ASCII only.
+std::string print_json(const nlohmann::ordered_json& json);
+
+}  // namespace cofre::image

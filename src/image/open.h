@@ -1,0 +1,70 @@
+// From a name to a Device: opens files, tells formats apart, follows backing chains, brings secrets to
+// ciphers.
+//
+// A chain is bounded in depth and checked for loops by the identity of its files. Everything below the top is
+// opened read-only. Runs on the home lane; secrets belong to it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "format/luks/luks_container.h"
+#include "format/qcow2/image.h"
+#include "image/image_name.h"
+#include "image/secrets.h"
+#include "storage/file.h"
+
+namespace cofre::image {
+
+// How the host's caches are used: -t and -T.
+struct CacheMode {
+  bool direct = false;         // none, directsync
+  bool write_through = false;  // writethrough, directsync
+  bool no_flush = false;       // unsafe
+};
+// "none", "writeback", "writethrough", "directsync", "unsafe". Throws Error kInvalidArgument.
+CacheMode parse_cache_mode(std::string_view name);
+
+enum class Keys {
+  kNeeded,  // an encrypted image without its secret is an error
+  kUnused,  // content is neither read nor written: open locked, take no secret
+};
+
+struct OpenPolicy {
+  bool writable = false;
+  bool force_share = false;  // -U: bears other writers; read-only
+  bool no_backing = false;   // the top only: what lies below reads as zero
+  bool for_check = false;    // qcow2: open although the tables are bad
+  Keys keys = Keys::kNeeded;
+  CacheMode cache = {};
+  unsigned max_chain = 200;
+  Secrets* secrets = nullptr;  // outlives the call
+  std::string label = {};      // the name for messages and for Secrets::for_image; empty: the image's own
+};
+
+// One image of a chain: views into the devices of OpenedImage.
+struct Layer {
+  std::string path;  // of its file
+  Format format = Format::kRaw;
+  bool probed = false;                       // the format was told by the content
+  block::Device* device = nullptr;           // as seen by readers
+  storage::FileDevice* file = nullptr;       // where it is stored
+  storage::FileDevice* data_file = nullptr;  // qcow2, if it has one
+  qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
+  luks::LuksContainer* luks = nullptr;
+  std::optional<std::string> key_secret;  // the secret's id, where one was named
+};
+
+struct OpenedImage {
+  std::unique_ptr<block::Device> device;
+  std::vector<Layer> chain;  // the top first
+
+  const Layer& top() const { return chain.front(); }
+  io::task<void> close() { return device->close(); }
+};
+
+// Throws Error; its sentence names the image, and for a backing file the overlay that asked for it.
+io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy);
+
+}  // namespace cofre::image

@@ -1,0 +1,45 @@
+#include "image/probe.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/aligned_buffer.h"
+#include "base/error.h"
+#include "format/luks/luks1_header.h"
+#include "format/qcow2/header.h"
+
+namespace cofre::image {
+namespace {
+
+constexpr std::array<std::string_view, 3> kFormatNames = {"raw", "qcow2", "luks"};
+constexpr uint64_t kProbeBytes = 4096;
+
+}  // namespace
+
+std::string_view format_name(Format format) noexcept {
+  return kFormatNames[static_cast<size_t>(format)];
+}
+
+std::optional<Format> find_format(std::string_view name) noexcept {
+  const auto found = std::find(kFormatNames.begin(), kFormatNames.end(), name);
+  if (found == kFormatNames.end()) return std::nullopt;
+  return static_cast<Format>(found - kFormatNames.begin());
+}
+
+Format parse_format(std::string_view name) {
+  if (const std::optional<Format> format = find_format(name)) return *format;
+  fail(ErrorKind::kInvalidArgument, "there is no format '{}': use raw, qcow2 or luks", name);
+}
+
+io::task<Format> probe_format(block::Device& file) {
+  AlignedBuffer start(kProbeBytes);
+  const uint64_t there = std::min(kProbeBytes, file.length_bytes());
+  if (there < 8) co_return Format::kRaw;
+  const Bytes bytes = start.bytes().first(there);
+  co_await file.read(0, bytes);
+  if (qcow2::has_magic(bytes)) co_return Format::kQcow2;
+  if (luks::is_luks1(bytes)) co_return Format::kLuks;
+  co_return Format::kRaw;
+}
+
+}  // namespace cofre::image
