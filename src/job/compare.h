@@ -16,7 +16,7 @@ struct CompareOptions {
   // too.
   bool strict = false;
   unsigned parallel = 0;  // chunks in flight; 0: chosen by the number of lanes
-  Progress progress;
+  Progress progress = {};
 };
 
 enum class CompareOutcome {

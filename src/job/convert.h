@@ -28,7 +28,7 @@ struct ConvertOptions {
   bool zero_tail = false;    // a target longer than the sources: zero the rest too (else it is left alone)
   unsigned parallel = 0;     // chunks in flight (-m); 0: chosen by the number of lanes
   bool out_of_order = true;  // false: the target is written one request at a time, in rising order
-  Progress progress;
+  Progress progress = {};
 };
 
 // Bytes of the target's range. written + zeroed + skipped is the length of what the job covers.
