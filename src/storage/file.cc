@@ -293,17 +293,22 @@ io::task<bool> FileDevice::zero_by_fallocate(uint64_t offset, uint64_t length, b
     grow_to(offset + length);
     co_return true;
   }
-  if (can_zero_range_) {
-    claim_end(offset + length);
-    const int64_t result = co_await io::async_fallocate(fd_, FALLOC_FL_ZERO_RANGE, offset, length);
-    if (result == 0) {
-      note_written_to(offset + length);
-      co_return true;
-    }
-    if (result == -ENOTSUP || result == -ENOSYS) can_zero_range_ = false;
-    if (result == -ENOSPC)
-      fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
+  co_return co_await zero_in_place(offset, length);
+}
+
+// Zeroes with the space kept or reserved.
+io::task<bool> FileDevice::zero_in_place(uint64_t offset, uint64_t length) {
+  if (!can_zero_range_) co_return false;
+  // Past the end plain allocation does, which more file systems (tmpfs) know than zeroing a range.
+  const int mode = offset >= length_bytes() ? 0 : FALLOC_FL_ZERO_RANGE;
+  claim_end(offset + length);
+  const int64_t result = co_await io::async_fallocate(fd_, mode, offset, length);
+  if (result == 0) {
+    note_written_to(offset + length);
+    co_return true;
   }
+  if (result == -ENOSPC) fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
+  if (mode != 0 && (result == -ENOTSUP || result == -ENOSYS)) can_zero_range_ = false;
   co_return false;
 }
 
