@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "base/aligned_buffer.h"
@@ -54,6 +55,19 @@ block::Limits limits_over(const block::Limits& below, bool read_only) {
   limits.growable = below.growable && !limits.read_only;
   limits.grows_with_zeroes = false;
   return limits;
+}
+
+// Starts up to kChunksInFlight workers that share `chunks` chunks. Without memory for all of them, fewer do.
+template <typename MakeWorker>
+void spawn_workers(io::TaskGroup& group, uint64_t chunks, MakeWorker make_worker) {
+  for (uint64_t i = 0; i < std::min(kChunksInFlight, chunks); ++i) {
+    try {
+      group.spawn(make_worker());
+    } catch (const std::bad_alloc&) {
+      if (i == 0) throw;
+      return;
+    }
+  }
 }
 
 }  // namespace
@@ -184,8 +198,8 @@ io::task<void> LuksContainer::read(uint64_t offset, Bytes destination) {
   Cursor cursor{.start = offset, .end = offset + destination.size(), .chunk_bytes = kChunkBytes};
   io::TaskGroup group;
   cursor.group = &group;
-  const uint64_t workers = std::min(kChunksInFlight, div_ceil(uint64_t{destination.size()}, kChunkBytes));
-  for (uint64_t i = 0; i < workers; ++i) group.spawn(read_chunks(cursor, destination));
+  spawn_workers(group, div_ceil(uint64_t{destination.size()}, kChunkBytes),
+                [&] { return read_chunks(cursor, destination); });
   co_await group.join();
 }
 
@@ -225,8 +239,8 @@ io::task<void> LuksContainer::write_encrypted(uint64_t offset, uint64_t length, 
   }
   io::TaskGroup group;
   cursor.group = &group;
-  const uint64_t workers = std::min(kChunksInFlight, div_ceil(length, cursor.chunk_bytes));
-  for (uint64_t i = 0; i < workers; ++i) group.spawn(write_chunks(cursor, source, flags));
+  spawn_workers(group, div_ceil(length, cursor.chunk_bytes),
+                [&] { return write_chunks(cursor, source, flags); });
   co_await group.join();
 }
 

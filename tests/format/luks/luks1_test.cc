@@ -104,7 +104,7 @@ TEST_F(Luks1, TheVolumeKeyIsNotOnTheStorage) {
 TEST_F(Luks1, LivesAtAnOffsetAndTouchesNothingElse) {
   constexpr uint64_t kOffset = 5 * 65536;
   const uint64_t size = luks1_header_bytes(quick_options());
-  storage_.content() = random_bytes_of(random_, kOffset + size + 4096);
+  reactor_.run_until_done(storage_.write(0, random_bytes_of(random_, kOffset + size + 4096)));
   const std::vector<std::byte> before = storage_.content();
   const Luks1Volume made = format(storage_, quick_options(), kOffset);
   expect_same(unlock(storage_, kPassphrase, kOffset), made);
@@ -142,7 +142,7 @@ TEST_F(Luks1, RespectsTheStoragesAlignment) {
 }
 
 TEST_F(Luks1, NeedsRoomOnAStorageThatDoesNotGrow) {
-  storage_.content().resize(luks1_header_bytes(quick_options()));
+  reactor_.run_until_done(storage_.resize(luks1_header_bytes(quick_options())));
   storage_.mutable_limits().growable = false;
   format(storage_, quick_options());
   expect_error(ErrorKind::kNoSpace, "volume.luks", [&] { format(storage_, quick_options(), 512); });
@@ -258,7 +258,7 @@ TEST_F(Luks1, ACrashLeavesNoHeaderOrOneThatOpens) {
   int opened = 0;
   for (size_t operations = 0; !completed; ++operations) {
     storage::MemoryDevice memory(luks1_header_bytes(quick_options()));
-    memory.content() = random_bytes_of(random_, memory.content().size());
+    std::ranges::copy(random_bytes_of(random_, memory.length_bytes()), memory.content().begin());
     memory.start_recording();
     FailingDevice storage(memory, operations);
     try {

@@ -80,7 +80,7 @@ TEST_F(Container, OpensAgainWithThePassphraseOnly) {
 TEST_F(Container, AgreesWithAModel) {
   for (const uint32_t alignment : {1u, 512u, 4096u}) {
     SCOPED_TRACE(alignment);
-    memory_.content().clear();
+    run(memory_.resize(0));
     memory_.mutable_limits().request_alignment = alignment;
     const uint64_t unit = std::max(alignment, 512u);
     const std::unique_ptr<block::Device> device = block::make_checked(create(2 * kMiB));
@@ -153,7 +153,7 @@ TEST_F(Container, GrowsByWritesWhereItsStorageDoes) {
 
 TEST_F(Container, NewBytesOfAResizeAreZero) {
   for (const uint32_t alignment : {1u, 4096u}) {
-    memory_.content().clear();
+    run(memory_.resize(0));
     memory_.mutable_limits().request_alignment = alignment;
     const std::unique_ptr<LuksContainer> container = create(kMiB - 512);
     const std::vector<std::byte> plain = random_bytes(kMiB - 512);
@@ -183,7 +183,7 @@ TEST_F(Container, AResizeThatFailsLeavesTheOldLength) {
 
 TEST_F(Container, AStorageThatEndsWithinASectorCountsAsWhole) {
   create(kMiB);
-  memory_.content().resize(kPayload + 1000);
+  run(memory_.resize(kPayload + 1000));
   const std::unique_ptr<LuksContainer> container = open();
   EXPECT_EQ(container->length_bytes(), 1024u);
   EXPECT_EQ(read_all(*container).size(), 1024u);
@@ -194,9 +194,9 @@ TEST_F(Container, AStorageThatEndsWithinASectorCountsAsWhole) {
 }
 
 TEST_F(Container, FitsItsSizeIntoTheStorage) {
-  memory_.content().resize(16 * kMiB);
+  run(memory_.resize(16 * kMiB));
   EXPECT_EQ(create(kMiB)->length_bytes(), kMiB);  // a growable storage is cut
-  memory_.content().resize(16 * kMiB);
+  run(memory_.resize(16 * kMiB));
   memory_.mutable_limits().growable = false;
   EXPECT_EQ(create(kMiB)->length_bytes(), 16 * kMiB - kPayload);  // another one is not
   memory_.mutable_limits().growable = true;
@@ -277,13 +277,13 @@ TEST_F(Container, ErrorsInTheMiddleComeOut) {
 TEST_F(Container, RefusesStoragesThatDoNotFit) {
   create(kMiB);
   const std::vector<std::byte> whole = memory_.content();
-  memory_.content().resize(kPayload - 1);
+  run(memory_.resize(kPayload - 1));
   expect_error(ErrorKind::kCorrupt, "truncated", [&] { open(); });
   expect_error(ErrorKind::kCorrupt, "truncated", [&] { run(LuksContainer::open_locked(storage())); });
-  memory_.content().clear();
+  run(memory_.resize(0));
   expect_error(ErrorKind::kCorrupt, "too few", [&] { open(); });
 
-  memory_.content() = whole;
+  run(memory_.write(0, whole));
   Luks1Header header = run(luks1_read_header(memory_, 0));
   header.payload_sector += 1;
   encode_luks1_header(header, Bytes(memory_.content()).first(kLuks1HeaderBytes));
