@@ -8,6 +8,16 @@
 namespace cofre::block {
 namespace {
 
+// FNV-1a over words: enough to notice that a buffer changed.
+uint64_t fingerprint(ConstBytes bytes) noexcept {
+  uint64_t hash = 0xcbf29ce484222325;
+  size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8)
+    hash = (hash ^ load_native<uint64_t>(bytes.data() + at)) * 0x100000001b3;
+  for (; at < bytes.size(); ++at) hash = (hash ^ std::to_integer<uint64_t>(bytes[at])) * 0x100000001b3;
+  return hash;
+}
+
 class CheckedDevice final : public Device {
  public:
   explicit CheckedDevice(std::unique_ptr<Device> inner) : inner_(std::move(inner)) {}
@@ -26,10 +36,14 @@ class CheckedDevice final : public Device {
   }
   io::task<void> write(uint64_t offset, ConstBytes source, WriteFlags flags) override {
     check_write(offset, source.size());
-    require(source.size() <= limits().max_write_bytes, "a write longer than max_write_bytes", offset, source.size());
+    require(source.size() <= limits().max_write_bytes, "a write longer than max_write_bytes", offset,
+            source.size());
     const InFlight guard(in_flight_);
+    const uint64_t before = fingerprint(source);
     co_await inner_->write(offset, source, flags);
-    require(range_within(offset, source.size(), length_bytes()), "a write that did not extend", offset, source.size());
+    require(fingerprint(source) == before, "the buffer changed during the write", offset, source.size());
+    require(range_within(offset, source.size(), length_bytes()), "a write that did not extend", offset,
+            source.size());
   }
   io::task<void> write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
     check_write(offset, length);
@@ -50,7 +64,8 @@ class CheckedDevice final : public Device {
     check(offset, length, /*extends=*/false);
     const InFlight guard(in_flight_);
     Extent extent = co_await inner_->map(offset, length);
-    require(extent.length_bytes > 0 && extent.length_bytes <= length, "map gave a wrong length", offset, length);
+    require(extent.length_bytes > 0 && extent.length_bytes <= length, "map gave a wrong length", offset,
+            length);
     co_return extent;
   }
   io::task<void> resize(uint64_t length) override {
@@ -84,8 +99,10 @@ class CheckedDevice final : public Device {
     require(!closed_, "a request after close", offset, length);
     const uint32_t alignment = limits().request_alignment;
     require(is_aligned(offset, alignment), "an unaligned offset", offset, length);
-    require(is_aligned(length, alignment) || offset + length == length_bytes(), "an unaligned length", offset, length);
-    require(extends || range_within(offset, length, length_bytes()), "a request past the end", offset, length);
+    require(is_aligned(length, alignment) || offset + length == length_bytes(), "an unaligned length", offset,
+            length);
+    require(range_within(offset, length, extends ? INT64_MAX : length_bytes()), "a request past the end",
+            offset, length);
   }
   void check_write(uint64_t offset, uint64_t length) const { check(offset, length, limits().growable); }
 

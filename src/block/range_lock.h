@@ -30,8 +30,8 @@ class RangeLock {
     io::WaitQueue waiter_;
   };
 
-  // Takes [begin, end) into `guard`, which must not move and is released on its home lane. A later request that
-  // overlaps waits for an earlier one, unless both are shared.
+  // Takes [begin, end) into `guard`, which must not move and is released on its home lane. A later request
+  // that overlaps waits for an earlier one, unless both are shared.
   io::task<void> acquire(Guard& guard, uint64_t begin, uint64_t end, bool exclusive);
   // Like acquire when nothing stands against it; else takes nothing and returns false. No coroutine.
   bool try_acquire(Guard& guard, uint64_t begin, uint64_t end, bool exclusive) noexcept;

@@ -10,7 +10,9 @@
 namespace cofre::io {
 namespace {
 
-int64_t or_errno(ssize_t result) { return result < 0 ? -errno : result; }
+int64_t or_errno(ssize_t result) {
+  return result < 0 ? -errno : result;
+}
 
 }  // namespace
 

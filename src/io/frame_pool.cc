@@ -13,8 +13,12 @@ namespace cofre::io {
 
 #ifdef COFRE_PLAIN_FRAMES
 
-void* allocate_frame(std::size_t size_bytes) { return ::operator new(size_bytes); }
-void free_frame(void* frame, std::size_t) noexcept { ::operator delete(frame); }
+void* allocate_frame(std::size_t size_bytes) {
+  return ::operator new(size_bytes);
+}
+void free_frame(void* frame, std::size_t) noexcept {
+  ::operator delete(frame);
+}
 
 #else
 
@@ -28,33 +32,40 @@ struct FreeFrame {
   FreeFrame* next;
 };
 
+// Trivially destructible, so that frames may still be freed while a thread, or the program, ends.
 struct FrameLists {
-  std::array<FreeFrame*, kClasses> head{};
-  std::array<unsigned, kClasses> count{};
-  ~FrameLists() {
-    for (FreeFrame* frame : head) {
-      while (frame != nullptr) {
-        FreeFrame* next = frame->next;
+  std::array<FreeFrame*, kClasses> head;
+  std::array<unsigned, kClasses> count;
+  bool closed;
+};
+constinit thread_local FrameLists lists{};
+
+struct CloseAtThreadEnd {
+  CloseAtThreadEnd() noexcept = default;
+  CloseAtThreadEnd(const CloseAtThreadEnd&) = delete;
+  CloseAtThreadEnd& operator=(const CloseAtThreadEnd&) = delete;
+  ~CloseAtThreadEnd() {
+    lists.closed = true;
+    for (FreeFrame*& head : lists.head) {
+      while (FreeFrame* frame = head) {
+        head = frame->next;
         ::operator delete(frame);
-        frame = next;
       }
     }
   }
+  void touch() const noexcept {}
 };
+thread_local CloseAtThreadEnd close_at_thread_end;
 
-FrameLists& frame_lists() {
-  thread_local FrameLists lists;
-  return lists;
+std::size_t class_of(std::size_t size_bytes) {
+  return (size_bytes - 1) / kClassBytes;
 }
-
-std::size_t class_of(std::size_t size_bytes) { return (size_bytes - 1) / kClassBytes; }
 
 }  // namespace
 
 void* allocate_frame(std::size_t size_bytes) {
   const std::size_t size_class = class_of(size_bytes);
   if (size_class >= kClasses) return ::operator new(size_bytes);
-  FrameLists& lists = frame_lists();
   if (FreeFrame* frame = lists.head[size_class]) {
     lists.head[size_class] = frame->next;
     --lists.count[size_class];
@@ -65,14 +76,12 @@ void* allocate_frame(std::size_t size_bytes) {
 
 void free_frame(void* frame, std::size_t size_bytes) noexcept {
   const std::size_t size_class = class_of(size_bytes);
-  FrameLists& lists = frame_lists();
-  if (size_class >= kClasses || lists.count[size_class] >= kKeptPerClass) {
+  if (size_class >= kClasses || lists.closed || lists.count[size_class] >= kKeptPerClass) {
     ::operator delete(frame);
     return;
   }
-  auto* free_frame = static_cast<FreeFrame*>(frame);
-  free_frame->next = lists.head[size_class];
-  lists.head[size_class] = free_frame;
+  close_at_thread_end.touch();
+  lists.head[size_class] = new (frame) FreeFrame{lists.head[size_class]};
   ++lists.count[size_class];
 }
 

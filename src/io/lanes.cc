@@ -5,6 +5,9 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <system_error>
+
+#include "base/error.h"
 
 namespace cofre::io {
 
@@ -22,11 +25,22 @@ Lanes::Lanes(unsigned count, Backend backend) {
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  for (unsigned i = 1; i < count; ++i) threads_.emplace_back([reactor = reactors_[i].get()] { reactor->run(); });
+  try {
+    for (unsigned i = 1; i < count; ++i)
+      threads_.emplace_back([reactor = reactors_[i].get()] { reactor->run(); });
+  } catch (const std::system_error& error) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    stop();
+    fail(ErrorKind::kLimit, "cannot start {} lanes (threads): {}; ask for fewer", count, error.what());
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Lanes::~Lanes() {
+  stop();
+}
+
+void Lanes::stop() noexcept {
   for (unsigned i = 1; i < reactors_.size(); ++i) reactors_[i]->stop();
   for (std::thread& thread : threads_) thread.join();
 }

@@ -1,4 +1,5 @@
-// The lanes of a process: one thread with its own reactor each. Lane 0, the home lane, is the thread that made them.
+// The lanes of a process: one thread with its own reactor each. Lane 0, the home lane, is the thread that
+// made them.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 namespace cofre::io {
 
+// Nothing may be in flight on any lane when they are destroyed.
 class Lanes {
  public:
   // `count` lanes in all (0: one for each CPU this process may use). Throws Error.
@@ -28,6 +30,8 @@ class Lanes {
   }
 
  private:
+  void stop() noexcept;
+
   std::vector<std::unique_ptr<Reactor>> reactors_;
   std::vector<std::thread> threads_;
 };

@@ -1,5 +1,7 @@
 #include "io/reactor.h"
 
+#include <utility>
+
 namespace cofre::io {
 namespace {
 
@@ -10,26 +12,29 @@ thread_local Reactor* current_reactor = nullptr;
 Reactor::Reactor() = default;
 Reactor::~Reactor() = default;
 
-Reactor* Reactor::current() noexcept { return current_reactor; }
-
-void Reactor::enter() noexcept {
-  outer_ = current_reactor;
-  current_reactor = this;
+Reactor* Reactor::current() noexcept {
+  return current_reactor;
 }
 
-void Reactor::leave() noexcept { current_reactor = outer_; }
+Reactor::OnLane::OnLane(Reactor& reactor) noexcept : outer_(std::exchange(current_reactor, &reactor)) {}
+
+Reactor::OnLane::~OnLane() {
+  current_reactor = outer_;
+}
 
 void Reactor::post(Wakeup& wakeup) noexcept {
   Wakeup* head = posted_.load(std::memory_order_relaxed);
   do {
     wakeup.next = head;
-  } while (!posted_.compare_exchange_weak(head, &wakeup, std::memory_order_seq_cst, std::memory_order_relaxed));
+  } while (
+      !posted_.compare_exchange_weak(head, &wakeup, std::memory_order_seq_cst, std::memory_order_relaxed));
   if (asleep_.load(std::memory_order_seq_cst)) interrupt();
 }
 
-bool Reactor::resume_posted() {
+void Reactor::take_posted() noexcept {
   Wakeup* newest_first = posted_.exchange(nullptr, std::memory_order_acquire);
-  if (newest_first == nullptr) return false;
+  if (newest_first == nullptr) return;
+  Wakeup* const newest = newest_first;
   Wakeup* oldest_first = nullptr;
   while (newest_first != nullptr) {
     Wakeup* next = newest_first->next;
@@ -37,17 +42,30 @@ bool Reactor::resume_posted() {
     oldest_first = newest_first;
     newest_first = next;
   }
-  while (oldest_first != nullptr) {
-    Wakeup* next = oldest_first->next;  // the frame that holds the node may be gone after resume()
-    oldest_first->waiter.resume();
-    oldest_first = next;
+  (due_tail_ != nullptr ? due_tail_->next : due_head_) = oldest_first;
+  due_tail_ = newest;
+}
+
+bool Reactor::resume_posted() {
+  take_posted();
+  // Up to here and no further: what is posted meanwhile must not keep operations from completing.
+  Wakeup* const last = due_tail_;
+  if (last == nullptr) return false;
+  bool at_last = false;
+  while (due_head_ != nullptr && !at_last) {
+    Wakeup* wakeup = due_head_;
+    at_last = wakeup == last;
+    due_head_ = wakeup->next;
+    if (due_head_ == nullptr) due_tail_ = nullptr;
+    wakeup->waiter.resume();  // the frame that holds the node may be gone afterwards
   }
   return true;
 }
 
 bool Reactor::prepare_to_block() noexcept {
   asleep_.store(true, std::memory_order_seq_cst);
-  if (posted_.load(std::memory_order_seq_cst) == nullptr && !stopping_.load(std::memory_order_seq_cst)) return true;
+  if (posted_.load(std::memory_order_seq_cst) == nullptr && !stopping_.load(std::memory_order_seq_cst))
+    return true;
   asleep_.store(false, std::memory_order_relaxed);
   return false;
 }
@@ -61,9 +79,8 @@ void Reactor::run_loop(const std::atomic<bool>& done) {
 }
 
 void Reactor::run() {
-  enter();
+  const OnLane on_lane(*this);
   run_loop(stopping_);
-  leave();
 }
 
 void Reactor::stop() noexcept {

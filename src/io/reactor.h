@@ -1,13 +1,15 @@
-// A reactor runs the coroutines of one lane: it starts operations of the operating system and resumes who waits.
+// A reactor runs the coroutines of one lane: it starts operations of the operating system and resumes who
+// waits.
 //
-// Backends: io_uring; threads (blocking calls on a small pool, where io_uring is not permitted); simulated (a seeded
-// order of completions, for tests). Everything but post() belongs to the lane's own thread.
+// Backends: io_uring; threads (blocking calls on a small pool, where io_uring is not permitted); simulated (a
+// seeded order of completions, for tests). Everything but post() belongs to the lane's own thread.
 #pragma once
 
 #include <atomic>
 #include <coroutine>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -17,17 +19,46 @@ namespace cofre::io {
 
 enum class OperationKind : uint8_t { kYield, kRead, kWrite, kDataSync, kFallocate, kSleep };
 
-// One operation in flight. It lives in the frame of the coroutine that waits for it, so it costs no allocation.
+// One operation in flight. It lives in the frame of the coroutine that waits for it, so it costs no
+// allocation.
 struct Operation {
   OperationKind kind = OperationKind::kYield;
   int fd = -1;
-  int mode = 0;          // kFallocate: its mode
+  int mode = 0;  // kFallocate: its mode
   void* buffer = nullptr;
-  uint64_t length = 0;   // bytes; kSleep: nanoseconds
-  uint64_t offset = 0;   // bytes in the file
-  int64_t result = 0;    // as the system call gives it; negative: -errno
+  uint64_t length = 0;  // bytes; kSleep: nanoseconds
+  uint64_t offset = 0;  // bytes in the file
+  int64_t result = 0;   // as the system call gives it; negative: -errno
   std::coroutine_handle<> waiter = nullptr;
   Operation* next = nullptr;  // for queues of the backend
+};
+
+// A FIFO of operations, linked through them.
+class OperationQueue {
+ public:
+  bool empty() const noexcept { return head_ == nullptr; }
+  size_t count() const noexcept { return count_; }
+  Operation* front() const noexcept { return head_; }
+  void push(Operation& operation) noexcept {
+    operation.next = nullptr;
+    (tail_ != nullptr ? tail_->next : head_) = &operation;
+    tail_ = &operation;
+    ++count_;
+  }
+  // The oldest, or null.
+  Operation* pop() noexcept {
+    Operation* first = head_;
+    if (first == nullptr) return nullptr;
+    head_ = first->next;
+    if (head_ == nullptr) tail_ = nullptr;
+    --count_;
+    return first;
+  }
+
+ private:
+  Operation* head_ = nullptr;
+  Operation* tail_ = nullptr;
+  size_t count_ = 0;
 };
 
 // A coroutine waiting to be resumed on a lane; it lives in that coroutine's frame.
@@ -59,6 +90,8 @@ class Reactor {
   void stop() noexcept;
 
   // Runs the loop on the calling thread until `work` is done, and gives its result or throws its exception.
+  // May be called from within a coroutine of this reactor, or of another one: the outer loop stands still
+  // meanwhile.
   template <typename T>
   T run_until_done(task<T> work);
 
@@ -74,19 +107,32 @@ class Reactor {
   void finished_blocking() noexcept { asleep_.store(false, std::memory_order_relaxed); }
 
  private:
-  void enter() noexcept;
-  void leave() noexcept;
+  void take_posted() noexcept;
+  // While it lives, the calling thread is this reactor's lane.
+  class OnLane {
+   public:
+    explicit OnLane(Reactor& reactor) noexcept;
+    OnLane(const OnLane&) = delete;
+    OnLane& operator=(const OnLane&) = delete;
+    ~OnLane();
+
+   private:
+    Reactor* outer_;
+  };
   void run_loop(const std::atomic<bool>& done);
 
   std::atomic<Wakeup*> posted_ = nullptr;
   std::atomic<bool> asleep_ = false;
   std::atomic<bool> stopping_ = false;
-  Reactor* outer_ = nullptr;
+  // Posted and not yet resumed, oldest first; a loop within a coroutine goes on where the outer one stands.
+  Wakeup* due_head_ = nullptr;
+  Wakeup* due_tail_ = nullptr;
 };
 
 enum class Backend { kAutomatic, kIoUring, kThreads };
 
-// kAutomatic: io_uring where the kernel permits it, else threads. Throws Error if a forced one is not to be had.
+// kAutomatic: io_uring where the kernel permits it, else threads. Throws Error if a forced one is not to be
+// had.
 std::unique_ptr<Reactor> make_reactor(Backend backend = Backend::kAutomatic);
 // Whether the kernel lets this process use io_uring.
 bool io_uring_permitted() noexcept;
@@ -105,7 +151,11 @@ struct OperationAwaiter {
 
 // Each gives the byte count or 0, or -errno. Short transfers are possible: see storage/file for whole ones.
 inline OperationAwaiter async_read(int fd, Bytes buffer, uint64_t offset) {
-  return {{.kind = OperationKind::kRead, .fd = fd, .buffer = buffer.data(), .length = buffer.size(), .offset = offset}};
+  return {{.kind = OperationKind::kRead,
+           .fd = fd,
+           .buffer = buffer.data(),
+           .length = buffer.size(),
+           .offset = offset}};
 }
 inline OperationAwaiter async_write(int fd, ConstBytes buffer, uint64_t offset) {
   return {{.kind = OperationKind::kWrite,
@@ -114,12 +164,16 @@ inline OperationAwaiter async_write(int fd, ConstBytes buffer, uint64_t offset) 
            .length = buffer.size(),
            .offset = offset}};
 }
-inline OperationAwaiter async_data_sync(int fd) { return {{.kind = OperationKind::kDataSync, .fd = fd}}; }
+inline OperationAwaiter async_data_sync(int fd) {
+  return {{.kind = OperationKind::kDataSync, .fd = fd}};
+}
 inline OperationAwaiter async_fallocate(int fd, int mode, uint64_t offset, uint64_t length) {
   return {{.kind = OperationKind::kFallocate, .fd = fd, .mode = mode, .length = length, .offset = offset}};
 }
 // Lets everything else that is ready on this lane run first.
-inline OperationAwaiter yield() { return {{.kind = OperationKind::kYield}}; }
+inline OperationAwaiter yield() {
+  return {{.kind = OperationKind::kYield}};
+}
 inline OperationAwaiter sleep_ns(uint64_t nanoseconds) {
   return {{.kind = OperationKind::kSleep, .length = nanoseconds}};
 }
@@ -135,7 +189,9 @@ struct EnterAwaiter {
   }
   void await_resume() const noexcept {}
 };
-inline EnterAwaiter enter(Reactor& target) { return {target}; }
+inline EnterAwaiter enter(Reactor& target) {
+  return {target};
+}
 
 namespace detail {
 
@@ -178,10 +234,9 @@ template <typename T>
 T Reactor::run_until_done(task<T> work) {
   detail::Outcome<T> outcome;
   std::atomic<bool> done = false;
-  enter();
+  const OnLane on_lane(*this);
   detail::run_to_outcome<T>(std::move(work), outcome, *this, done);
   run_loop(done);
-  leave();
   return outcome.take();
 }
 

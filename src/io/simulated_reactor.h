@@ -1,4 +1,5 @@
-// A reactor for tests: operations on real descriptors, completed one at a time in an order that a seed decides.
+// A reactor for tests: operations on real descriptors, completed one at a time in an order that a seed
+// decides.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,9 @@
 
 namespace cofre::io {
 
-// Single-threaded: nothing may be posted to it from another thread. The same seed and the same work give the same
-// order of completions. Transfers are shortened at random too (never to zero) when `short_transfers` is set.
+// Single-threaded: nothing may be posted to it from another thread. The same seed and the same work give the
+// same order of completions. Transfers are shortened at random too (never to zero) when `short_transfers` is
+// set.
 class SimulatedReactor final : public Reactor {
  public:
   explicit SimulatedReactor(uint64_t seed, bool short_transfers = false)

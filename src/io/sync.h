@@ -1,10 +1,12 @@
 // How coroutines wait for each other: Mutex and Semaphore within one lane, TaskGroup across lanes.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <utility>
 
 #include "io/reactor.h"
 
@@ -88,39 +90,75 @@ class Mutex {
   WaitQueue waiters_;
 };
 
-// Counts units (bytes in flight, requests) within one lane. A request larger than the whole capacity waits for all.
+// Counts units (bytes in flight, requests) within one lane, first come first served: a large request is not
+// starved by small ones. One larger than the whole capacity waits for all of it.
 class Semaphore {
  public:
   explicit Semaphore(uint64_t capacity) noexcept : capacity_(capacity), available_(capacity) {}
 
-  task<void> acquire(uint64_t units) {
-    units = std::min(units, capacity_);
-    while (available_ < units) co_await waiters_.wait();
-    available_ -= units;
-  }
+  task<void> acquire(uint64_t units) { co_await Awaiter{*this, std::min(units, capacity_)}; }
   void release(uint64_t units) noexcept {
     available_ += std::min(units, capacity_);
-    waiters_.wake_all();
+    while (head_ != nullptr && head_->units <= available_) {
+      Waiter* first = head_;
+      head_ = first->next;
+      if (head_ == nullptr) tail_ = nullptr;
+      available_ -= first->units;  // they are the waiter's from now on, though it runs later
+      Reactor::current()->post(first->wakeup);
+    }
   }
 
  private:
+  struct Waiter {
+    uint64_t units = 0;
+    Waiter* next = nullptr;
+    Wakeup wakeup{};
+  };
+  struct Awaiter {
+    Semaphore& semaphore;
+    uint64_t units;
+    Waiter waiter{};
+    bool await_ready() noexcept {
+      if (semaphore.head_ != nullptr || semaphore.available_ < units) return false;
+      semaphore.available_ -= units;
+      return true;
+    }
+    void await_suspend(std::coroutine_handle<> handle) noexcept {
+      waiter.units = units;
+      waiter.wakeup.waiter = handle;
+      (semaphore.tail_ != nullptr ? semaphore.tail_->next : semaphore.head_) = &waiter;
+      semaphore.tail_ = &waiter;
+    }
+    void await_resume() const noexcept {}
+  };
+
   uint64_t capacity_;
   uint64_t available_;
-  WaitQueue waiters_;
+  Waiter* head_ = nullptr;
+  Waiter* tail_ = nullptr;
 };
 
-// Runs tasks side by side, on any lanes; join() waits for all and throws the first exception. join() must be awaited
-// before the group is destroyed. spawn() and join() belong to the lane that made the group.
+// Runs tasks side by side, on any lanes; join() waits for all and throws the first exception. join() must be
+// awaited before the group is destroyed (else the program ends: tasks would write to a dead group). spawn()
+// and join() belong to the lane that made the group.
 class TaskGroup {
  public:
   TaskGroup() : home_(*Reactor::current()) {}
   TaskGroup(const TaskGroup&) = delete;
   TaskGroup& operator=(const TaskGroup&) = delete;
+  ~TaskGroup() {
+    if (running_.load(std::memory_order_acquire) != 1) std::terminate();
+  }
 
   void spawn(task<void> work) { spawn_on(home_, std::move(work)); }
   void spawn_on(Reactor& lane, task<void> work) {
     running_.fetch_add(1, std::memory_order_relaxed);
-    run(*this, lane, std::move(work));
+    try {
+      run(*this, lane, std::move(work));
+    } catch (...) {  // no memory for its frame
+      running_.fetch_sub(1, std::memory_order_relaxed);
+      throw;
+    }
   }
 
   // Whether some task has failed: a chance for the others to stop early.

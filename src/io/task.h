@@ -1,8 +1,9 @@
-// io::task<T>: a coroutine that starts when it is awaited and hands its result, or its exception, to the awaiter.
+// io::task<T>: a coroutine that starts when it is awaited and hands its result, or its exception, to the
+// awaiter.
 //
-// A task is awaited once, as an rvalue. It runs on the lane of whoever awaits it, and resumes where the operation it
-// waits for completes. A function that does not wait is not a coroutine. Never pass a capturing lambda's coroutine
-// around: captures die with the lambda; use parameters.
+// A task is awaited once, as an rvalue. It runs on the lane of whoever awaits it, and resumes where the
+// operation it waits for completes. A function that does not wait is not a coroutine. Never pass a capturing
+// lambda's coroutine around: captures die with the lambda; use parameters.
 #pragma once
 
 #include <coroutine>

@@ -1,9 +1,10 @@
-// The io_uring backend: one ring a lane. Operations gather in the submission queue while coroutines run and go to the
-// kernel in one system call when none is left to run.
+// The io_uring backend: one ring a lane. Operations gather in the submission queue while coroutines run and
+// go to the kernel in one system call when none is left to run.
 #include <liburing.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -36,24 +37,21 @@ class UringReactor final : public Reactor {
   void submit(Operation& operation) override {
     if (operation.kind == OperationKind::kYield) {
       operation.result = 0;
-      append_ready(operation);
-      return;
+      ready_.push(operation);
+    } else if (!backlog_.empty() || !start(operation)) {
+      backlog_.push(operation);
     }
-    io_uring_sqe* entry = next_entry();
-    prepare(entry, operation);
-    io_uring_sqe_set_data(entry, &operation);
-    ++in_flight_;
   }
 
  protected:
   void turn(bool may_block) override {
+    start_backlog();
     const bool ran = run_ready();
-    if (!ran && may_block && reap() == 0 && prepare_to_block()) {
-      arm_event();
-      wait_for_completion();
+    if (!ran && may_block && reap() == 0 && arm_event() && prepare_to_block()) {
+      check_submitted(io_uring_submit_and_wait(&ring_, 1));
       finished_blocking();
     } else if (io_uring_sq_ready(&ring_) > 0) {
-      io_uring_submit(&ring_);
+      check_submitted(io_uring_submit(&ring_));
     }
     reap();
   }
@@ -64,13 +62,34 @@ class UringReactor final : public Reactor {
   }
 
  private:
+  // An entry of the submission queue, or null while it is full and the kernel takes nothing: then completions
+  // must be reaped first.
   io_uring_sqe* next_entry() {
     io_uring_sqe* entry = io_uring_get_sqe(&ring_);
-    while (entry == nullptr) {
-      io_uring_submit(&ring_);
-      entry = io_uring_get_sqe(&ring_);
+    if (entry != nullptr) return entry;
+    check_submitted(io_uring_submit(&ring_));
+    return io_uring_get_sqe(&ring_);
+  }
+
+  bool start(Operation& operation) {
+    io_uring_sqe* entry = next_entry();
+    if (entry == nullptr) return false;
+    prepare(entry, operation);
+    io_uring_sqe_set_data(entry, &operation);
+    return true;
+  }
+
+  void start_backlog() {
+    while (!backlog_.empty()) {
+      if (!start(*backlog_.front())) return;
+      backlog_.pop();
     }
-    return entry;
+  }
+
+  // Interrupted, out of memory for now, or too many completions not yet reaped: the next turn tries again.
+  static void check_submitted(int submitted) {
+    if (submitted < 0 && submitted != -EINTR && submitted != -EAGAIN && submitted != -EBUSY)
+      fail_errno(-submitted, "io_uring cannot start operations");
   }
 
   static void prepare(io_uring_sqe* entry, Operation& operation) {
@@ -104,38 +123,28 @@ class UringReactor final : public Reactor {
     }
   }
 
-  void append_ready(Operation& operation) {
-    operation.next = nullptr;
-    (ready_tail_ != nullptr ? ready_tail_->next : ready_head_) = &operation;
-    ready_tail_ = &operation;
-  }
-
   // Resumes what was ready when called; what becomes ready meanwhile waits for the next turn.
   bool run_ready() {
-    Operation* operation = ready_head_;
-    ready_head_ = ready_tail_ = nullptr;
-    const bool any = operation != nullptr;
-    while (operation != nullptr) {
-      Operation* next = operation->next;
+    bool any = false;
+    for (size_t count = ready_.count(); count > 0; --count) {
+      Operation* operation = ready_.pop();
+      if (operation == nullptr) break;  // a loop within a coroutine ran it
+      any = true;
       operation->waiter.resume();
-      operation = next;
     }
     return any;
   }
 
-  // Keeps a read of the eventfd in flight while the lane sleeps, so that post() can wake it.
-  void arm_event() {
-    if (event_armed_) return;
+  // Keeps a read of the eventfd in flight while the lane sleeps, so that post() can wake it. False: no room
+  // for it now.
+  bool arm_event() {
+    if (event_armed_) return true;
     io_uring_sqe* entry = next_entry();
+    if (entry == nullptr) return false;
     io_uring_prep_read(entry, event_fd_, &event_value_, sizeof event_value_, 0);
     io_uring_sqe_set_data(entry, nullptr);
     event_armed_ = true;
-  }
-
-  void wait_for_completion() {
-    const int submitted = io_uring_submit_and_wait(&ring_, 1);
-    if (submitted < 0 && submitted != -EINTR && submitted != -EAGAIN && submitted != -EBUSY)
-      fail_errno(-submitted, "io_uring cannot start operations");
+    return true;
   }
 
   unsigned reap() {
@@ -149,7 +158,6 @@ class UringReactor final : public Reactor {
         event_armed_ = false;
         continue;
       }
-      --in_flight_;
       operation->result = operation->kind == OperationKind::kSleep && result == -ETIME ? 0 : result;
       operation->waiter.resume();
       ++resumed;
@@ -161,9 +169,8 @@ class UringReactor final : public Reactor {
   int event_fd_ = -1;
   uint64_t event_value_ = 0;
   bool event_armed_ = false;
-  uint64_t in_flight_ = 0;
-  Operation* ready_head_ = nullptr;
-  Operation* ready_tail_ = nullptr;
+  OperationQueue ready_;    // completed without the kernel
+  OperationQueue backlog_;  // found the submission queue full
 };
 
 int make_ring(io_uring& ring) {

@@ -307,7 +307,8 @@ io::task<bool> FileDevice::zero_in_place(uint64_t offset, uint64_t length) {
     note_written_to(offset + length);
     co_return true;
   }
-  if (result == -ENOSPC) fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
+  if (result == -ENOSPC)
+    fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
   if (mode != 0 && (result == -ENOTSUP || result == -ENOSYS)) can_zero_range_ = false;
   co_return false;
 }

@@ -27,8 +27,11 @@ struct flock byte_lock(short type, off_t byte) {
   return lock;
 }
 
-// File systems without lock support (some network ones) cannot protect anybody; that is no reason to refuse work.
-bool locks_missing(int error) { return error == ENOSYS || error == ENOTSUP || error == EINVAL || error == ENOLCK; }
+// File systems without lock support (some network ones) cannot protect anybody; that is no reason to refuse
+// work.
+bool locks_missing(int error) {
+  return error == ENOSYS || error == ENOTSUP || error == EINVAL || error == ENOLCK;
+}
 
 bool take(int fd, off_t byte) {
   struct flock lock = byte_lock(F_RDLCK, byte);
@@ -74,7 +77,8 @@ void lock_file(int fd, const std::string& path, FileLocks held_before, FileLocks
   if (bit >= 0) {
     drop_all(fd, wanted, held_before);
     fail(ErrorKind::kLocked,
-         "'{}' is in use: failed to get \"{}\" lock. Is another process (a running VM?) using the image? Stop it, or "
+         "'{}' is in use: failed to get \"{}\" lock. Is another process (a running VM?) using the image? "
+         "Stop it, or "
          "read with -U (--force-share) if you accept changing data",
          path, permission_name(static_cast<unsigned>(bit)));
   }
