@@ -106,18 +106,41 @@ COFRE_TARGET void xts_decrypt(const void* schedule, const AesRun& run) {
   xts_run(schedule_at(schedule).decrypt, schedule_at(schedule).rounds, false, run);
 }
 
-COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, const AesRun& run, size_t first,
-                                     size_t count) {
-  __m128i state[kLanes];
-  const uint8_t* source = run.source + first * run.sector_bytes;
-  uint8_t* destination = run.destination + first * run.sector_bytes;
-  for (size_t i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * (first + i));
-  for (size_t at = 0; at < run.sector_bytes; at += kAesBlockBytes) {
+// `bytes` of `count` sectors, side by side, `stride` apart; `state` holds the ciphertext before.
+COFRE_INLINE void cbc_encrypt_part(RoundKeys keys, int rounds, size_t count, __m128i* state,
+                                   const uint8_t* source, uint8_t* destination, size_t stride, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += kAesBlockBytes) {
     const __m128i key = load(keys[0]);
     for (size_t i = 0; i < count; ++i)
-      state[i] = _mm_xor_si128(state[i], _mm_xor_si128(load(source + i * run.sector_bytes + at), key));
+      state[i] = _mm_xor_si128(state[i], _mm_xor_si128(load(source + i * stride + at), key));
     encrypt_states(state, count, keys, rounds);
-    for (size_t i = 0; i < count; ++i) store(destination + i * run.sector_bytes + at, state[i]);
+    for (size_t i = 0; i < count; ++i) store(destination + i * stride + at, state[i]);
+  }
+}
+
+COFRE_INLINE void copy_lines(const uint8_t* source, size_t source_stride, uint8_t* destination,
+                             size_t destination_stride, size_t lines) {
+  for (size_t i = 0; i < lines; ++i, source += source_stride, destination += destination_stride)
+    for (size_t at = 0; at < 64; at += 16) store(destination + at, load(source + at));
+}
+
+// Larger sectors go by way of a small window, a cache line of each at a time: a power of two apart, their
+// lines fall into few sets of the cache and would push each other out between two blocks.
+COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, const AesRun& run, size_t first,
+                                     size_t count) {
+  constexpr size_t kLine = 64;
+  const size_t stride = run.sector_bytes;
+  const uint8_t* source = run.source + first * stride;
+  uint8_t* destination = run.destination + first * stride;
+  __m128i state[kLanes];
+  for (size_t i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * (first + i));
+  if (stride == 512 || count == 1)
+    return cbc_encrypt_part(keys, rounds, count, state, source, destination, stride, stride);
+  alignas(64) uint8_t window[kLanes * kLine];
+  for (size_t at = 0; at < stride; at += kLine) {
+    copy_lines(source + at, stride, window, kLine, count);
+    cbc_encrypt_part(keys, rounds, count, state, window, window, kLine, kLine);
+    copy_lines(window, kLine, destination + at, stride, count);
   }
 }
 

@@ -149,14 +149,10 @@ COFRE_TARGET void xts_decrypt(const void* schedule, const AesRun& run) {
   xts_run(schedule_at(schedule).decrypt, schedule_at(schedule).rounds, false, run);
 }
 
-// Sectors first .. first + 2 * count - 1.
-COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, const AesRun& run, size_t first) {
-  const size_t stride = run.sector_bytes;
-  const uint8_t* source = run.source + first * stride;
-  uint8_t* destination = run.destination + first * stride;
-  __m256i state[kRegisters];
-  for (int i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * first + kRegisterBytes * i);
-  for (size_t at = 0; at < stride; at += kAesBlockBytes) {
+// `bytes` of 2 * count sectors, side by side, `stride` apart; `state` holds the ciphertext before.
+COFRE_INLINE void cbc_encrypt_part(RoundKeys keys, int rounds, int count, __m256i* state,
+                                   const uint8_t* source, uint8_t* destination, size_t stride, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += kAesBlockBytes) {
     const __m256i key = twice(keys[0]);
     for (int i = 0; i < count; ++i) {
       const uint8_t* from = source + 2 * i * stride + at;
@@ -170,6 +166,33 @@ COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, cons
       store_block(to, _mm256_castsi256_si128(state[i]));
       store_block(to + stride, _mm256_extracti128_si256(state[i], 1));
     }
+  }
+}
+
+COFRE_INLINE void copy_lines(const uint8_t* source, size_t source_stride, uint8_t* destination,
+                             size_t destination_stride, int lines) {
+  for (int i = 0; i < lines; ++i, source += source_stride, destination += destination_stride) {
+    store(destination, load(source));
+    store(destination + kRegisterBytes, load(source + kRegisterBytes));
+  }
+}
+
+// Sectors first .. first + 2 * count - 1. Larger sectors go by way of a small window, a cache line of each at
+// a time: a power of two apart, their lines fall into few sets of the cache and would push each other out
+// between two blocks.
+COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, const AesRun& run, size_t first) {
+  constexpr size_t kLine = 64;
+  const size_t stride = run.sector_bytes;
+  const uint8_t* source = run.source + first * stride;
+  uint8_t* destination = run.destination + first * stride;
+  __m256i state[kRegisters];
+  for (int i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * first + kRegisterBytes * i);
+  if (stride == 512) return cbc_encrypt_part(keys, rounds, count, state, source, destination, 512, 512);
+  alignas(64) uint8_t window[kBeside * kLine];
+  for (size_t at = 0; at < stride; at += kLine) {
+    copy_lines(source + at, stride, window, kLine, kLanes * count);
+    cbc_encrypt_part(keys, rounds, count, state, window, window, kLine, kLine);
+    copy_lines(window, kLine, destination + at, stride, kLanes * count);
   }
 }
 

@@ -50,6 +50,7 @@ COFRE_INLINE void load_keys(__m512i* keys, RoundKeys from, int rounds) {
 }
 
 COFRE_INLINE void encrypt_rounds(__m512i* state, int count, const __m512i* keys, int from, int to) {
+#pragma unroll
   for (int round = from; round < to; ++round)
     for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], keys[round]);
 }
@@ -60,6 +61,7 @@ COFRE_INLINE void encrypt_middle(__m512i* state, int count, const __m512i* keys,
 }
 
 COFRE_INLINE void decrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
+#pragma unroll
   for (int round = 1; round < rounds; ++round)
     for (int i = 0; i < count; ++i) state[i] = _mm512_aesdec_epi128(state[i], keys[round]);
 }
@@ -148,11 +150,15 @@ COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m51
   for (int i = 0; i < kRegisters; ++i)
     state[i] = xor_three(load(source + kRegisterBytes * i), tweak[i], keys[0]);
   for (int i = 0; i < kRegisters; ++i) last[i] = _mm512_xor_si512(keys[rounds], tweak[i]);
+#pragma unroll
   for (int round = 1; round < rounds; ++round) {
     for (int i = 0; i < kRegisters; ++i)
       state[i] =
           encrypt ? _mm512_aesenc_epi128(state[i], keys[round]) : _mm512_aesdec_epi128(state[i], keys[round]);
-    if (round <= kRegisters) make_tweak(next, round - 1, next_start);
+    if (round > kRegisters) continue;
+    make_tweak(next, round - 1, next_start);
+    // Left alone, the compiler gathers all of this in one place, where the rounds would wait for it.
+    __asm__ volatile("" : "+v"(state[0]), "+v"(next[round - 1]));
   }
   for (int i = 0; i < kRegisters; ++i) {
     store(destination + kRegisterBytes * i, encrypt ? _mm512_aesenclast_epi128(state[i], last[i])
