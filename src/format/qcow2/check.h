@@ -12,9 +12,9 @@ namespace cofre::qcow2 {
 struct CheckOptions {
   bool repair_leaks = false;
   bool repair_errors = false;  // implies repair_leaks where leaks stand in the way
-  std::function<void(uint64_t done, uint64_t total)> progress;
-  std::function<void(const std::string&)> report;  // one sentence a finding
-  std::function<bool()> cancelled;
+  std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
+  std::function<void(const std::string&)> report = nullptr;  // one sentence a finding
+  std::function<bool()> cancelled = nullptr;
 };
 
 struct CheckResult {

@@ -37,21 +37,6 @@ io::task<Header> read_header(block::Device& file) {
   co_return decode_header(start.bytes(), length, file.name());
 }
 
-// The host clusters that are metadata as far as the open image knows.
-void note_metadata(State& state) {
-  const Header& header = state.header;
-  state.metadata_map.add(0, header.cluster_bytes());
-  state.metadata_map.add(header.l1_table_offset, uint64_t{header.l1_entries} * 8);
-  for (const uint64_t entry : state.l1.values())
-    if ((entry & kOffsetMask) != 0 && (entry & kOffsetMask) < state.file->length_bytes())
-      state.metadata_map.add(entry & kOffsetMask);
-  if (header.crypt_header)
-    state.metadata_map.add(header.crypt_header->offset, header.crypt_header->length_bytes);
-  for (const SnapshotEntry& snapshot : state.snapshots)
-    if (range_within(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8, state.file->length_bytes()))
-      state.metadata_map.add(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8);
-}
-
 // Runs `work` at home and comes back to the lane it was called on, also when it throws.
 template <typename T>
 io::task<T> at_home(State& state, io::Reactor& lane, io::task<T> work) {
@@ -126,6 +111,18 @@ State::State(std::unique_ptr<block::Device> file_in, Header header_in, const Ope
   limits.read_only = options.read_only;
 }
 
+void State::note_metadata() {
+  metadata_map.add(0, header.cluster_bytes());
+  metadata_map.add(header.l1_table_offset, uint64_t{header.l1_entries} * 8);
+  for (const uint64_t entry : l1.values())
+    if ((entry & kOffsetMask) != 0 && (entry & kOffsetMask) < file->length_bytes())
+      metadata_map.add(entry & kOffsetMask);
+  if (header.crypt_header) metadata_map.add(header.crypt_header->offset, header.crypt_header->length_bytes);
+  for (const SnapshotEntry& snapshot : snapshots)
+    if (range_within(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8, file->length_bytes()))
+      metadata_map.add(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8);
+}
+
 Image::Image(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Image::~Image() = default;
 
@@ -139,9 +136,11 @@ io::task<std::unique_ptr<Image>> Image::open(std::unique_ptr<block::Device> file
          "'{}' is marked corrupt and can only be read: repair it with check -r all before writing to it",
          state->name);
   co_await state->l1.read(*state->file, state->header.l1_table_offset, state->header.l1_entries);
-  co_await state->refcounts.load_table(/*tolerant=*/!to_be_written);
+  // A dirty image's refcounts are rebuilt below, whatever state they are in.
+  const bool dirty = (state->header.incompatible_features & kDirty) != 0;
+  co_await state->refcounts.load_table(/*tolerant=*/!to_be_written || dirty);
   state->snapshots = co_await read_snapshots(*state->file, state->header);
-  note_metadata(*state);
+  state->note_metadata();
   std::unique_ptr<Image> image(new Image(std::move(state)));
   if (to_be_written && image->is_dirty()) co_await repair_dirty(*image);
   co_return image;

@@ -14,6 +14,8 @@ class MetadataMap {
   void add(uint64_t host_offset, uint64_t length = 1) { set(host_offset, length, true); }
   void remove(uint64_t host_offset, uint64_t length = 1) { set(host_offset, length, false); }
 
+  void clear() noexcept { bits_.clear(); }
+
   bool overlaps(uint64_t host_offset, uint64_t length) const noexcept {
     const uint64_t last = (host_offset + length - 1) >> cluster_bits_;
     for (uint64_t cluster = host_offset >> cluster_bits_; cluster <= last; ++cluster) {

@@ -37,11 +37,11 @@ io::task<void> Refcounts::load_table(bool tolerant) {
   }
 }
 
-io::task<void> Refcounts::reload() {
+io::task<void> Refcounts::reload(bool tolerant) {
   cache_.clear();
   first_maybe_free_ = 0;
   fresh_from_ = align_up(file_.length_bytes(), header_.cluster_bytes());
-  co_await load_table(/*tolerant=*/false);
+  co_await load_table(tolerant);
 }
 
 Refcounts::Position Refcounts::position(uint64_t cluster) const noexcept {

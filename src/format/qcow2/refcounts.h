@@ -47,7 +47,7 @@ class Refcounts {
   SliceCache& cache() noexcept { return cache_; }
   bool dirty() const noexcept { return cache_.has_dirty() || table_.dirty(); }
   // Everything was rebuilt on disk by a repair: forget what is in memory and read the table again.
-  io::task<void> reload();
+  io::task<void> reload(bool tolerant);
   // The storage ends here as far as freshness goes; grows as clusters past it are taken.
   uint64_t fresh_from() const noexcept { return fresh_from_; }
 

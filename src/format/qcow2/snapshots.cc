@@ -28,6 +28,7 @@ class TableReader {
     co_return bytes_;
   }
   void align() { position_ = align_up<uint64_t>(position_, 8); }
+  uint64_t position() const { return position_; }
 
  private:
   block::Device& file_;
@@ -69,11 +70,13 @@ io::task<SnapshotEntry> read_entry(TableReader& reader, const Header& header) {
 
 }  // namespace
 
-io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header) {
+io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header,
+                                                    uint64_t* table_bytes) {
   std::vector<SnapshotEntry> snapshots;
   TableReader reader(file, header.snapshots_offset);
   for (uint32_t i = 0; i < header.snapshot_count; ++i)
     snapshots.push_back(co_await read_entry(reader, header));
+  if (table_bytes != nullptr) *table_bytes = reader.position();
   co_return snapshots;
 }
 

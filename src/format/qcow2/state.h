@@ -96,6 +96,8 @@ struct State {
   // Throws what the image must say from now on when a metadata update stopped half-way.
   void require_usable() const;
 
+  // Marks the host clusters of metadata other than the refcount structure's.
+  void note_metadata();
   // Throws unless the image may be read (written) at this range: rights, key, data file, bounds.
   void require_access(bool to_write, uint64_t offset, uint64_t length) const;
 
@@ -139,8 +141,9 @@ struct State {
   io::task<void> release_retired();
 };
 
-// Reads and validates the snapshot table (snapshots.cc).
-io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header);
+// Reads and validates the snapshot table (snapshots.cc); `table_bytes`, if given, gets its length.
+io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header,
+                                                    uint64_t* table_bytes = nullptr);
 
 // Rebuilds refcounts after an unclean end of an image with lazy refcounts, and clears the dirty bit
 // (check.cc).

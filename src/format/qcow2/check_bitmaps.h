@@ -1,0 +1,11 @@
+// The clusters that persistent dirty bitmaps occupy. Source: qcow2 specification, "Bitmaps".
+#pragma once
+
+#include "format/qcow2/check_context.h"
+
+namespace cofre::qcow2 {
+
+// Adds the clusters of the bitmap directory, of the bitmap tables and of the bitmaps' bits to `references`.
+io::task<void> reference_bitmaps(CheckContext& context, RangeSum& references);
+
+}  // namespace cofre::qcow2

@@ -1,0 +1,202 @@
+// Refcounts on disk against the references counted: too high leaks, too low endangers data.
+#include <functional>
+
+#include "base/checked.h"
+#include "format/qcow2/check_context.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+class Comparison {
+ public:
+  explicit Comparison(CheckContext& context)
+      : context_(context),
+        header_(context.state.header),
+        order_(header_.refcount_order),
+        per_block_(header_.refcounts_per_block()),
+        end_(std::max(context.file_clusters(), context.counts.end())),
+        block_(context.cluster_bytes()) {}
+
+  io::task<void> run() {
+    note_blocks();
+    for (const uint64_t block : blocks_)
+      if (!has_block(block)) context_.must_rebuild = true;
+    const bool in_place = !context_.must_rebuild;
+    raise_ = context_.repair_errors && in_place;
+    lower_ = context_.repair_leaks && in_place && !context_.incomplete && context_.result.check_errors == 0;
+    if (raise_ && co_await pass(&Comparison::raise_counts)) co_await context_.state.file->flush();
+    if (lower_ && co_await pass(&Comparison::lower_counts)) co_await context_.state.file->flush();
+    last_ = 0;
+    co_await pass(&Comparison::report_counts);
+    context_.result.image_end_offset = last_ << header_.cluster_bits;
+    if (context_.repair_leaks && !lower_ && !context_.must_rebuild && leaks_found_)
+      context_.say("leaked clusters are left alone: tables that could not be followed may still need them");
+  }
+
+ private:
+  using Step = bool (Comparison::*)(uint64_t first_cluster, uint64_t count);
+
+  bool will_rebuild() const { return context_.must_rebuild && context_.repair_errors; }
+
+  bool has_block(uint64_t block) const {
+    const DiskTable& table = context_.state.refcounts.table();
+    return block < table.size() && table[block] != 0;
+  }
+
+  // The blocks that matter: those there are, and those of clusters that are referenced.
+  void note_blocks() {
+    const DiskTable& table = context_.state.refcounts.table();
+    for (uint64_t i = 0; i < table.size() && i * per_block_ < end_; ++i)
+      if (table[i] != 0) blocks_.push_back(i);
+    for (const uint64_t first : context_.counts.pieces()) {
+      const uint64_t last = std::min(first + ReferenceCounts::kPerPiece, context_.counts.end());
+      for (uint64_t cluster = first; cluster < last; ++cluster) {
+        if (context_.counts.of(cluster) == 0) continue;
+        const uint64_t block = cluster / per_block_;
+        if (!has_block(block) && (blocks_.empty() || blocks_.back() != block)) blocks_.push_back(block);
+        if (per_block_ >= ReferenceCounts::kPerPiece) break;  // the whole piece lies in this block
+      }
+    }
+    std::ranges::sort(blocks_);
+    blocks_.erase(std::unique(blocks_.begin(), blocks_.end()), blocks_.end());
+  }
+
+  // Applies `step` to every block, and writes those that it changes. Whether any was.
+  io::task<bool> pass(Step step) {
+    bool changed = false;
+    uint64_t done = 0;
+    for (const uint64_t block : blocks_) {
+      context_.step(done++, blocks_.size());
+      const uint64_t first = block * per_block_;
+      const uint64_t count = std::min(per_block_, end_ - first);
+      if (!co_await load(block)) {
+        if (step == &Comparison::report_counts)
+          context_.unreadable(
+              count, fmt::format("the refcounts of {} clusters from {} on cannot be read", count, first));
+        continue;
+      }
+      if (!(this->*step)(first, count)) continue;
+      co_await context_.state.file->write(offset_of(block), block_.bytes());
+      changed = true;
+    }
+    co_return changed;
+  }
+
+  uint64_t offset_of(uint64_t block) const { return context_.state.refcounts.table()[block]; }
+
+  // False if the block cannot be used.
+  io::task<bool> load(uint64_t block) {
+    if (context_.bad_blocks.contains(block)) co_return false;
+    std::ranges::fill(block_.bytes(), std::byte{0});
+    if (!has_block(block)) co_return true;
+    std::string trouble;
+    try {
+      co_await context_.read(offset_of(block), block_.bytes());
+      co_return true;
+    } catch (const Error& error) {
+      trouble = error.what();
+    }
+    context_.bad_blocks.insert(block);
+    context_.must_rebuild = true;
+    context_.say(fmt::format("refcount block {} cannot be read: {}", block, trouble));
+    co_return false;
+  }
+
+  uint64_t wanted(uint64_t cluster) const {
+    return std::min(context_.counts.of(cluster), max_refcount(order_));
+  }
+
+  template <typename F>
+  void for_each(uint64_t first, uint64_t count, F&& visit) {
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t stored = load_refcount(block_.data(), i, order_);
+      if (stored != 0 || context_.counts.of(first + i) != 0) visit(first + i, i, stored);
+    }
+  }
+
+  bool raise_counts(uint64_t first, uint64_t count) {
+    bool changed = false;
+    for_each(first, count, [&](uint64_t cluster, uint64_t i, uint64_t stored) {
+      if (stored >= wanted(cluster)) return;
+      repaired(cluster, i, stored);
+      ++context_.result.corruptions_fixed;
+      changed = true;
+    });
+    return changed;
+  }
+
+  bool lower_counts(uint64_t first, uint64_t count) {
+    bool changed = false;
+    for_each(first, count, [&](uint64_t cluster, uint64_t i, uint64_t stored) {
+      if (stored <= wanted(cluster)) return;
+      repaired(cluster, i, stored);
+      ++context_.result.leaks_fixed;
+      changed = true;
+    });
+    return changed;
+  }
+
+  void repaired(uint64_t cluster, uint64_t index, uint64_t stored) {
+    context_.say(fmt::format("cluster {}: refcount {} repaired to {}", cluster, stored, wanted(cluster)));
+    store_refcount(block_.data(), index, order_, wanted(cluster));
+  }
+
+  bool report_counts(uint64_t first, uint64_t count) {
+    for_each(first, count, [&](uint64_t cluster, uint64_t, uint64_t stored) {
+      const uint64_t references = context_.counts.of(cluster);
+      last_ = std::max(last_, cluster + 1);
+      if (references > max_refcount(order_))
+        context_.corruption(references - max_refcount(order_),
+                            fmt::format("cluster {} has {} references, more than {}-bit refcounts can tell",
+                                        cluster, references, header_.refcount_bits()));
+      if (stored < wanted(cluster)) {
+        context_.corruption(
+            1, fmt::format("cluster {}: refcount {}, references {}", cluster, stored, references));
+      } else if (stored > wanted(cluster)) {
+        ++context_.result.leaks;
+        leaks_found_ = true;
+        context_.say(
+            fmt::format("leaked cluster {}: refcount {}, references {}", cluster, stored, references));
+      }
+      if (references != 0 && references != stored && !will_rebuild()) context_.counts.set(cluster, stored);
+    });
+    return false;
+  }
+
+  CheckContext& context_;
+  const Header& header_;
+  uint32_t order_;
+  uint64_t per_block_;
+  uint64_t end_;  // clusters looked at
+  AlignedBuffer block_;
+  std::vector<uint64_t> blocks_;
+  bool raise_ = false;
+  bool lower_ = false;
+  bool leaks_found_ = false;
+  uint64_t last_ = 0;  // one past the last cluster in use
+};
+
+}  // namespace
+
+io::task<void> compare_refcounts(CheckContext& context) {
+  co_await Comparison(context).run();
+}
+
+io::task<std::optional<uint64_t>> StoredRefcounts::of(uint64_t cluster) {
+  const Header& header = context_.state.header;
+  const DiskTable& table = context_.state.refcounts.table();
+  const uint64_t block = cluster / header.refcounts_per_block();
+  if (block >= table.size() || table[block] == 0) co_return 0;
+  if (context_.bad_blocks.contains(block)) co_return std::nullopt;
+  const uint64_t bit = (cluster % header.refcounts_per_block()) << header.refcount_order;
+  const uint64_t offset = table[block] + align_down<uint64_t>(bit / 8, kPieceBytes);
+  if (offset != piece_offset_) {
+    if (!piece_) piece_ = AlignedBuffer(kPieceBytes);
+    co_await context_.read(offset, piece_.bytes());
+    piece_offset_ = offset;
+  }
+  co_return load_refcount(piece_.data(), bit % (kPieceBytes * 8) >> header.refcount_order,
+                          header.refcount_order);
+}
+
+}  // namespace cofre::qcow2

@@ -1,0 +1,267 @@
+// The walk of the check: everything in the image that refers to host clusters.
+//
+// Tables that overlap or are named many times are read once, with their weight, so that time and memory are
+// bounded by the size of the file whatever a hostile image claims.
+#include "base/checked.h"
+#include "format/qcow2/check_bitmaps.h"
+#include "format/qcow2/check_context.h"
+#include "format/qcow2/check_l2.h"
+
+namespace cofre::qcow2 {
+namespace {
+
+constexpr uint64_t kReadBytes = kMiB;
+constexpr uint64_t kRefcountTableReserved = 0x1ff;
+
+class Walk {
+ public:
+  explicit Walk(CheckContext& context)
+      : context_(context), state_(context.state), header_(context.state.header) {}
+
+  io::task<void> run() {
+    reference(0, cluster_bytes(), "header");
+    note_active_l1();
+    co_await walk_snapshot_l1s();
+    merge_tables();
+    if (header_.snapshot_count > 0)
+      reference(header_.snapshots_offset, co_await snapshot_table_bytes(), "snapshot table");
+    if (header_.crypt_header)
+      reference(header_.crypt_header->offset, header_.crypt_header->length_bytes, "encryption header");
+    if (header_.bitmaps && (header_.autoclear_features & kBitmaps) != 0)
+      co_await reference_bitmaps(context_, references_);
+    count_ranges();
+    for (const TableUse& table : context_.l2_tables) context_.counts.add(first(table.offset), table.uses());
+    reference_refcount_structure();
+    note_overlaps();  // of metadata: those of data change nothing for what may be written
+    co_await walk_l2_tables();
+    check_blocks_alone();
+  }
+
+ private:
+  uint64_t cluster_bytes() const { return state_.cluster_bytes(); }
+  uint64_t first(uint64_t offset) const { return context_.cluster_of(offset); }
+
+  // Metadata at [offset, offset + length).
+  bool reference(uint64_t offset, uint64_t length, const char* what) {
+    if (length == 0) return true;
+    if (!context_.in_file(offset, length)) {
+      context_.corruption(
+          1, fmt::format("the {} at offset {} with {} bytes ends past the file's end", what, offset, length));
+      return false;
+    }
+    references_.add(first(offset), first(offset + length - 1) + 1);
+    return true;
+  }
+
+  void count_ranges() {
+    for (const RangeSum::Range& range : references_.sum())
+      for (uint64_t cluster = range.begin; cluster < range.end; ++cluster)
+        context_.counts.add(cluster, range.weight);
+  }
+
+  // ---- L1 tables ----
+
+  void note_active_l1() {
+    if (state_.l1.size() == 0) return;
+    reference(header_.l1_table_offset, state_.l1.size() * 8, "L1 table");
+    for (uint64_t i = 0; i < state_.l1.size(); ++i)
+      note_l1_entry(state_.l1[i], header_.l1_table_offset + i * 8, 1, 0);
+  }
+
+  void note_l1_entry(uint64_t entry, uint64_t at, uint64_t active, uint64_t snapshots) {
+    const uint64_t offset = entry & kOffsetMask;
+    if (offset == 0) return;
+    const uint64_t uses = active + snapshots;
+    if ((entry & kL1ReservedMask) != 0)
+      context_.corruption(
+          uses, fmt::format("the L1 entry at offset {} has reserved bits set: {:#018x}", at, entry));
+    if (!context_.in_file(offset, cluster_bytes())) {
+      context_.incomplete = true;
+      context_.corruption(
+          uses, fmt::format("the L1 entry at offset {} names an L2 table at offset {}, past the file's end",
+                            at, offset));
+    } else if (!is_aligned(offset, cluster_bytes())) {
+      context_.incomplete = true;
+      context_.corruption(
+          uses,
+          fmt::format(
+              "the L1 entry at offset {} names an L2 table at offset {}, which is not a cluster's start", at,
+              offset));
+    } else {
+      add_table({offset, active, snapshots, false});
+    }
+  }
+
+  void add_table(TableUse use) {
+    auto& tables = context_.l2_tables;
+    if (!tables.empty() && tables.back().offset == use.offset) {
+      tables.back().active += use.active;
+      tables.back().snapshots += use.snapshots;
+      return;
+    }
+    tables.push_back(use);
+    if (tables.size() < merge_at_) return;
+    merge_tables();
+    merge_at_ = std::max(merge_at_, tables.size() * 2);
+  }
+
+  void merge_tables() {
+    auto& tables = context_.l2_tables;
+    std::ranges::sort(tables, {}, &TableUse::offset);
+    size_t kept = 0;
+    for (size_t i = 0; i < tables.size(); ++i) {
+      if (kept > 0 && tables[kept - 1].offset == tables[i].offset) {
+        tables[kept - 1].active += tables[i].active;
+        tables[kept - 1].snapshots += tables[i].snapshots;
+      } else {
+        tables[kept++] = tables[i];
+      }
+    }
+    tables.resize(kept);
+  }
+
+  // ---- snapshots ----
+
+  void note_snapshot_l1(const SnapshotEntry& snapshot, RangeSum& entries) {
+    const uint64_t bytes = uint64_t{snapshot.l1_entries} * 8;
+    const auto broken = [&](const char* why) {
+      context_.incomplete = true;
+      context_.corruption(
+          1, fmt::format("snapshot {} ('{}') has an L1 table of {} entries at offset {}, which {}",
+                         snapshot.id, snapshot.name, snapshot.l1_entries, snapshot.l1_table_offset, why));
+    };
+    if (!is_aligned(snapshot.l1_table_offset, cluster_bytes())) return broken("is not a cluster's start");
+    if (bytes > kMaxL1Bytes) return broken("is too large");
+    if (bytes == 0) return;
+    if (!context_.in_file(snapshot.l1_table_offset, bytes)) return broken("ends past the file's end");
+    references_.add(first(snapshot.l1_table_offset), first(snapshot.l1_table_offset + bytes - 1) + 1);
+    entries.add(snapshot.l1_table_offset, snapshot.l1_table_offset + bytes);
+  }
+
+  io::task<void> walk_snapshot_l1s() {
+    RangeSum entries;
+    for (const SnapshotEntry& snapshot : state_.snapshots) note_snapshot_l1(snapshot, entries);
+    AlignedBuffer piece(kReadBytes);
+    for (const RangeSum::Range& range : entries.sum()) {
+      for (uint64_t at = range.begin; at < range.end; at += kReadBytes) {
+        const Bytes bytes = piece.bytes().first(std::min(kReadBytes, range.end - at));
+        if (!co_await try_read(at, bytes, "snapshot's L1 table")) continue;
+        for (size_t i = 0; i < bytes.size(); i += 8)
+          note_l1_entry(load_be<uint64_t>(bytes.data() + i), at + i, 0, range.weight);
+        context_.step(0, 1);
+      }
+    }
+  }
+
+  io::task<uint64_t> snapshot_table_bytes() {
+    uint64_t bytes = 0;
+    co_await read_snapshots(*state_.file, header_, &bytes);
+    co_return bytes;
+  }
+
+  // ---- L2 tables ----
+
+  io::task<bool> try_read(uint64_t offset, Bytes destination, const char* what) {
+    std::string trouble;
+    try {
+      co_await context_.read(offset, destination);
+      co_return true;
+    } catch (const Error& error) {
+      trouble = error.what();
+    }
+    context_.incomplete = true;
+    context_.unreadable(1, fmt::format("the {} at offset {} cannot be read: {}", what, offset, trouble));
+    co_return false;
+  }
+
+  io::task<void> walk_l2_tables() {
+    AlignedBuffer table(cluster_bytes());
+    L2Check check(context_);
+    uint64_t done = 0;
+    for (const TableUse& use : context_.l2_tables) {
+      context_.step(done++, context_.l2_tables.size());
+      if (!co_await try_read(use.offset, table.bytes(), "L2 table")) continue;
+      if (check.table(use, table.bytes())) co_await state_.file->write(use.offset, table.bytes());
+    }
+  }
+
+  // ---- refcount table and blocks ----
+
+  void reference_refcount_structure() {
+    const uint64_t bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
+    if (context_.in_file(header_.refcount_table_offset, bytes)) {
+      for (uint64_t i = 0; i < header_.refcount_table_clusters; ++i)
+        reference_structure(first(header_.refcount_table_offset) + i);
+    } else {
+      context_.corruption(
+          1, fmt::format("the refcount table at offset {} with {} bytes ends past the file's end",
+                         header_.refcount_table_offset, bytes));
+      context_.must_rebuild = true;
+    }
+    const DiskTable& table = state_.refcounts.table();
+    for (uint64_t i = 0; i < table.size(); ++i)
+      if (table[i] != 0) check_block(i, table[i]);
+  }
+
+  void check_blocks_alone() {
+    const DiskTable& table = state_.refcounts.table();
+    for (uint64_t i = 0; i < table.size(); ++i)
+      if (table[i] != 0 && !context_.bad_blocks.contains(i)) check_alone(i, table[i]);
+  }
+
+  void note_overlaps() {
+    for (TableUse& table : context_.l2_tables)
+      table.alone = context_.counts.of(first(table.offset)) == table.uses();
+    context_.l1_alone = true;
+    for (uint64_t at = 0; at < state_.l1.size() * 8; at += cluster_bytes())
+      if (context_.counts.of(first(header_.l1_table_offset + at)) != 1) context_.l1_alone = false;
+  }
+
+  void reference_structure(uint64_t cluster) {
+    context_.counts.add(cluster, 1);
+    context_.structure_clusters.push_back(cluster);
+  }
+
+  void bad_block(uint64_t index, const std::string& finding) {
+    context_.bad_blocks.insert(index);
+    context_.must_rebuild = true;
+    context_.corruption(1, finding);
+  }
+
+  void check_block(uint64_t index, uint64_t entry) {
+    const uint64_t offset = entry & ~kRefcountTableReserved;
+    if ((entry & kRefcountTableReserved) != 0)
+      return bad_block(index,
+                       fmt::format("refcount table entry {} has reserved bits set: {:#018x}", index, entry));
+    if (!is_aligned(offset, cluster_bytes()))
+      return bad_block(
+          index, fmt::format("refcount block {} at offset {} is not at a cluster's start", index, offset));
+    if (first(offset) >= context_.file_clusters())
+      return bad_block(index,
+                       fmt::format("refcount block {} at offset {} is outside the file", index, offset));
+    reference_structure(first(offset));
+  }
+
+  // A block that something else uses too cannot be trusted.
+  void check_alone(uint64_t index, uint64_t offset) {
+    const uint64_t references = context_.counts.of(first(offset));
+    if (references == 1) return;
+    context_.must_rebuild = true;
+    context_.corruption(
+        1, fmt::format("refcount block {} at offset {} is referenced {} times", index, offset, references));
+  }
+
+  CheckContext& context_;
+  State& state_;
+  const Header& header_;
+  RangeSum references_;  // clusters of metadata
+  size_t merge_at_ = 1 << 20;
+};
+
+}  // namespace
+
+io::task<void> count_references(CheckContext& context) {
+  co_await Walk(context).run();
+}
+
+}  // namespace cofre::qcow2
