@@ -50,12 +50,17 @@ io::task<Concatenation::Piece> Concatenation::map(uint64_t offset, uint64_t limi
   const uint64_t to =
       std::min(span.length, align_up<uint64_t>(std::min(limit - span.start, span.length), alignment));
   const block::ChainExtent found = co_await block::map_chain(*span.device, from, to - from, base_);
-  Piece piece{.end = span.start + from + found.extent.length_bytes, .extent = found.extent};
-  if (piece.end <= offset)
-    fail(ErrorKind::kIo, "'{}': the map stands still at offset {}", span.device->name(), inside);
-  piece.end = std::min(piece.end, limit);
+  const uint64_t end = from + found.extent.length_bytes;
+  Piece piece{.end = std::min(limit, span.start + end), .extent = found.extent};
   piece.left_to_base = base_ != nullptr && !found.extent.allocated && found.layer->backing() == base_;
-  co_return piece;
+  if (is_aligned(end, alignment) || end == span.length) co_return piece;
+  // A backing device of odd length ends within a block: what the map says of it holds for the blocks before.
+  if (align_down(end, alignment) > inside) {
+    piece.end = std::min(limit, span.start + align_down(end, alignment));
+    co_return piece;
+  }
+  co_return Piece{.end = std::min(limit, span.start + std::min(span.length, align_up(end, alignment))),
+                  .extent = {.allocated = true, .data = true}};
 }
 
 io::task<void> Concatenation::read(uint64_t offset, Bytes destination) const {

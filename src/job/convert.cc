@@ -80,7 +80,7 @@ class ConvertJob {
         target_(target),
         options_(options),
         rules_(make_rules(source, target, options)),
-        block_bytes_(sparse_block(options.sparse_bytes, rules_.zero_grain)),
+        blocks_{sparse_block(options.sparse_bytes, rules_.zero_grain), rules_.zero_grain, rules_.end},
         control_("the conversion", rules_.end, options.progress),
         plan_(source, rules_, control_),
         list_(control_, plan_),
@@ -146,9 +146,8 @@ class ConvertJob {
       co_await write_bytes(offset, bytes);
       co_return;
     }
-    const uint64_t end = offset + bytes.size();
     while (!bytes.empty()) {
-      const Run run = first_run(bytes, offset, block_bytes_, end == rules_.end);
+      const Run run = first_run(bytes, offset, blocks_);
       if (!run.zero) {
         co_await write_bytes(offset, bytes.first(run.length));
       } else if (offset >= rules_.zeros_written_below) {
@@ -190,7 +189,7 @@ class ConvertJob {
   block::Device& target_;
   const ConvertOptions& options_;
   const ConvertRules rules_;
-  const uint64_t block_bytes_;
+  const ZeroBlocks blocks_;
   JobControl control_;
   ConvertPlan plan_;
   WorkList<ConvertChunk, ConvertPlan> list_;

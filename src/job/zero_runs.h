@@ -12,9 +12,16 @@ struct Run {
   bool zero = false;
 };
 
-// The first run of `bytes`, which begin at `offset` of the target and are not empty. Looked at by blocks of
-// `block_bytes` whose starts are multiples of it: a run is zero only in whole blocks, except that the last
-// one may be cut short by the end of the target (`ends_target`).
-Run first_run(ConstBytes bytes, uint64_t offset, uint64_t block_bytes, bool ends_target) noexcept;
+// How zeros are looked for: by blocks whose starts are multiples of their size. A block cut short by the end
+// of the bytes (beside a hole, say) counts too, if both its ends are multiples of the grain, or it ends where
+// the target does.
+struct ZeroBlocks {
+  uint64_t block_bytes;
+  uint64_t grain_bytes;  // a divisor of block_bytes, a power of two
+  uint64_t target_end;
+};
+
+// The first run of `bytes`, which begin at `offset` of the target and are not empty.
+Run first_run(ConstBytes bytes, uint64_t offset, const ZeroBlocks& blocks) noexcept;
 
 }  // namespace cofre::job
