@@ -1,6 +1,8 @@
+// Operations as blocking system calls, for the backends that make them so and for bulk work on cached files.
 #include "io/execute.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -35,6 +37,23 @@ int64_t execute_blocking(const Operation& operation) {
       return 0;
   }
   return -EINVAL;
+}
+
+bool execute_in_memory(Operation& operation) {
+  if (operation.residence != Residence::kMemory || !is_small_transfer(operation)) return false;
+  operation.result = execute_blocking(operation);
+  return true;
+}
+
+bool read_from_page_cache(Operation& operation) {
+  if (operation.residence != Residence::kPageCache || operation.kind != OperationKind::kRead ||
+      !is_small_transfer(operation))
+    return false;
+  const iovec piece = {operation.buffer, static_cast<size_t>(operation.length)};
+  const ssize_t got = preadv2(operation.fd, &piece, 1, static_cast<off_t>(operation.offset), RWF_NOWAIT);
+  if (got <= 0) return false;  // an end of file is left to a plain read: some kernels give 0 for "not cached"
+  operation.result = got;
+  return true;
 }
 
 }  // namespace cofre::io

@@ -19,10 +19,19 @@ namespace cofre::io {
 
 enum class OperationKind : uint8_t { kYield, kRead, kWrite, kDataSync, kFallocate, kSleep };
 
+// What the caller knows of the file: whether handing a small transfer to another thread costs more than doing
+// it.
+enum class Residence : uint8_t {
+  kUnknown,
+  kPageCache,  // read through the page cache: may well be there already
+  kMemory,     // tmpfs and the like: a transfer never waits for a disk
+};
+
 // One operation in flight. It lives in the frame of the coroutine that waits for it, so it costs no
 // allocation.
 struct Operation {
   OperationKind kind = OperationKind::kYield;
+  Residence residence = Residence::kUnknown;
   int fd = -1;
   int mode = 0;  // kFallocate: its mode
   void* buffer = nullptr;
@@ -137,11 +146,18 @@ std::unique_ptr<Reactor> make_reactor(Backend backend = Backend::kAutomatic);
 // Whether the kernel lets this process use io_uring.
 bool io_uring_permitted() noexcept;
 
+// The operation as a blocking system call: what the call gives, or -errno.
+int64_t execute_blocking(const Operation& operation);
+
 // ---- awaitables: use within a coroutine that runs on a lane ----
 
 struct OperationAwaiter {
   Operation operation;
-  bool await_ready() const noexcept { return false; }
+  bool blocking = false;  // make the system call at once on this thread
+  bool await_ready() {
+    if (blocking) operation.result = execute_blocking(operation);
+    return blocking;
+  }
   void await_suspend(std::coroutine_handle<> waiter) {
     operation.waiter = waiter;
     Reactor::current()->submit(operation);
@@ -150,15 +166,19 @@ struct OperationAwaiter {
 };
 
 // Each gives the byte count or 0, or -errno. Short transfers are possible: see storage/file for whole ones.
-inline OperationAwaiter async_read(int fd, Bytes buffer, uint64_t offset) {
+inline OperationAwaiter async_read(int fd, Bytes buffer, uint64_t offset,
+                                   Residence residence = Residence::kUnknown) {
   return {{.kind = OperationKind::kRead,
+           .residence = residence,
            .fd = fd,
            .buffer = buffer.data(),
            .length = buffer.size(),
            .offset = offset}};
 }
-inline OperationAwaiter async_write(int fd, ConstBytes buffer, uint64_t offset) {
+inline OperationAwaiter async_write(int fd, ConstBytes buffer, uint64_t offset,
+                                    Residence residence = Residence::kUnknown) {
   return {{.kind = OperationKind::kWrite,
+           .residence = residence,
            .fd = fd,
            .buffer = const_cast<std::byte*>(buffer.data()),
            .length = buffer.size(),

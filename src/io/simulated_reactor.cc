@@ -1,7 +1,6 @@
 #include "io/simulated_reactor.h"
 
 #include "base/error.h"
-#include "io/execute.h"
 
 namespace cofre::io {
 

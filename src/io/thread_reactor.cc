@@ -40,6 +40,8 @@ class ThreadReactor final : public Reactor {
     } else if (operation.kind == OperationKind::kSleep) {
       operation.result = 0;
       sleeping_.emplace(Clock::now() + std::chrono::nanoseconds(operation.length), &operation);
+    } else if (execute_in_memory(operation) || read_from_page_cache(operation)) {
+      ready_.push(operation);
     } else if (hand_to_pool(operation)) {
       work_arrived_.notify_one();
     } else {  // the system gives no thread at all

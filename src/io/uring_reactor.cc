@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "io/backends.h"
+#include "io/execute.h"
 
 namespace cofre::io {
 namespace {
@@ -37,6 +38,8 @@ class UringReactor final : public Reactor {
   void submit(Operation& operation) override {
     if (operation.kind == OperationKind::kYield) {
       operation.result = 0;
+      ready_.push(operation);
+    } else if (execute_in_memory(operation)) {  // io_uring hands these to a worker thread of its own
       ready_.push(operation);
     } else if (!backlog_.empty() || !start(operation)) {
       backlog_.push(operation);

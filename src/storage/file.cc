@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,6 +69,13 @@ DirectAlignment direct_alignment(int fd, bool is_block_device) {
   return alignment;
 }
 
+io::Residence residence_of(int fd, const FileOptions& options) {
+  struct statfs about = {};
+  if (fstatfs(fd, &about) == 0 && (about.f_type == TMPFS_MAGIC || about.f_type == RAMFS_MAGIC))
+    return io::Residence::kMemory;
+  return options.direct ? io::Residence::kUnknown : io::Residence::kPageCache;
+}
+
 // -EINTR and -EAGAIN mean "again", but not forever: some drivers answer -EAGAIN without end.
 class Retries {
  public:
@@ -90,6 +99,7 @@ FileDevice::FileDevice(std::string path, int fd, const FileOptions& options)
   if (S_ISDIR(about.st_mode)) fail(ErrorKind::kInvalidArgument, "'{}' is a directory, not an image", path_);
   is_block_device_ = S_ISBLK(about.st_mode);
   length_ = claimed_end_ = current_length();
+  residence_ = residence_of(fd_, options_);
   if (options_.direct) {
     const DirectAlignment alignment = direct_alignment(fd_, is_block_device_);
     limits_.request_alignment = alignment.request;
@@ -211,7 +221,7 @@ io::task<void> FileDevice::read(uint64_t offset, Bytes destination) {
 io::task<void> FileDevice::read_some(uint64_t offset, Bytes destination) {
   Retries retries;
   while (!destination.empty()) {
-    const int64_t got = co_await io::async_read(fd_, destination, offset);
+    const int64_t got = co_await in_mode(io::async_read(fd_, destination, offset, residence_));
     if (retries.again(got)) continue;
     if (got < 0)
       fail_errno(static_cast<int>(-got), "cannot read {} bytes at offset {} of '{}'", destination.size(),
@@ -242,7 +252,7 @@ io::task<void> FileDevice::write(uint64_t offset, ConstBytes source, block::Writ
 io::task<void> FileDevice::write_some(uint64_t offset, ConstBytes source) {
   Retries retries;
   while (!source.empty()) {
-    const int64_t wrote = co_await io::async_write(fd_, source, offset);
+    const int64_t wrote = co_await in_mode(io::async_write(fd_, source, offset, residence_));
     if (retries.again(wrote)) continue;
     if (wrote < 0)
       fail_errno(static_cast<int>(-wrote), "cannot write {} bytes at offset {} of '{}'", source.size(),

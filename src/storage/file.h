@@ -7,6 +7,7 @@
 #include <string>
 
 #include "block/device.h"
+#include "io/reactor.h"
 #include "storage/file_lock.h"
 
 namespace cofre::storage {
@@ -16,6 +17,9 @@ struct FileOptions {
   bool direct = false;         // O_DIRECT: past the host's page cache
   bool no_flush = false;       // flush does nothing (cache=unsafe): a crash of the host may lose everything
   bool write_through = false;  // every write is durable when it completes (O_DSYNC)
+  // Reads and writes are system calls on the calling lane, which waits for them. For bulk jobs on cached files: bytes
+  // stay in the core's own cache between the copy and the cipher. A server's lanes must not wait.
+  bool blocking = false;
   FileLocks locks = FileLocks::none();
 };
 
@@ -58,6 +62,10 @@ class FileDevice final : public block::Device {
 
  private:
   FileDevice(std::string path, int fd, const FileOptions& options);
+  io::OperationAwaiter in_mode(io::OperationAwaiter transfer) const noexcept {
+    transfer.blocking = options_.blocking;
+    return transfer;
+  }
   io::task<void> read_some(uint64_t offset, Bytes destination);
   io::task<void> write_some(uint64_t offset, ConstBytes source);
   io::task<void> write_bounced(uint64_t offset, ConstBytes source);
@@ -75,6 +83,7 @@ class FileDevice final : public block::Device {
   int fd_;
   FileOptions options_;
   block::Limits limits_;
+  io::Residence residence_ = io::Residence::kUnknown;
   FileLocks held_;
   bool is_block_device_ = false;
   std::atomic<uint64_t> length_ = 0;

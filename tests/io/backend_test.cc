@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -32,6 +33,54 @@ TEST_P(Backends, ReadsAndWrites) {
   EXPECT_EQ(got, "hello");
   EXPECT_EQ(reactor_.run_until_done(read_bytes(fd, got, 1003)), 2);
   EXPECT_EQ(reactor_.run_until_done(read_bytes(fd, got, 5000)), 0);
+}
+
+task<void> copy_with_hint(int fd, Residence residence, size_t size) {
+  const std::vector<std::byte> bytes(size, std::byte{7});
+  EXPECT_EQ(co_await async_write(fd, bytes, 100, residence), static_cast<int64_t>(size));
+  std::vector<std::byte> got(size);
+  EXPECT_EQ(co_await async_read(fd, got, 100, residence), static_cast<int64_t>(size));
+  EXPECT_EQ(got, bytes);
+  EXPECT_EQ(co_await async_read(fd, got, 100 + size, residence), 0);
+  EXPECT_EQ(co_await async_read(-1, got, 0, residence), -EBADF);
+}
+
+TEST_P(Backends, HintsChangeNoResult) {
+  for (const Residence residence : {Residence::kUnknown, Residence::kPageCache, Residence::kMemory})
+    for (const size_t size : {1u, 4096u, 1u << 20}) {
+      const ScratchFd fd;
+      reactor_.run_until_done(copy_with_hint(fd, residence, size));
+      FILE* on_disk = tmpfile();
+      ASSERT_NE(on_disk, nullptr);
+      reactor_.run_until_done(copy_with_hint(fileno(on_disk), residence, size));
+      fclose(on_disk);
+    }
+}
+
+task<void> write_and_note(int fd, bool& done) {
+  co_await async_write(fd, std::as_bytes(std::span("x", 1)), 0);
+  co_await sleep_ns(1000);
+  done = true;
+}
+task<void> write_in_memory(int fd, int times) {
+  for (int i = 0; i < times; ++i)
+    EXPECT_EQ(co_await async_write(fd, std::as_bytes(std::span("x", 1)), 0, Residence::kMemory), 1);
+}
+task<void> write_until(int fd, const bool& done) {
+  while (!done) co_await async_write(fd, std::as_bytes(std::span("x", 1)), 0, Residence::kMemory);
+}
+task<void> endless_writer_beside_sleeper(int fd) {
+  bool done = false;
+  TaskGroup group;
+  group.spawn(write_until(fd, done));
+  group.spawn(write_and_note(fd, done));
+  co_await group.join();
+}
+
+TEST_P(Backends, OperationsDoneAtOnceLetOthersRun) {
+  const ScratchFd fd;
+  reactor_.run_until_done(write_in_memory(fd, 100'000));  // and take no stack
+  reactor_.run_until_done(endless_writer_beside_sleeper(fd));
 }
 
 TEST_P(Backends, GivesErrnos) {
@@ -107,11 +156,6 @@ TEST_P(Backends, YieldLetsOthersRun) {
 
 task<void> yield_until(const bool& done) {
   while (!done) co_await yield();
-}
-task<void> write_and_note(int fd, bool& done) {
-  co_await async_write(fd, std::as_bytes(std::span("x", 1)), 0);
-  co_await sleep_ns(1000);
-  done = true;
 }
 task<void> spin_beside_io(int fd) {
   bool done = false;

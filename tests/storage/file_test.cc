@@ -252,8 +252,9 @@ TEST_P(File, KnowsWhichNamesAreOneFile) {
   EXPECT_FALSE(file->identity() == another->identity());
 }
 
-TEST_P(File, WriteThroughAndUnsafeModesWork) {
-  for (const FileOptions& options : {FileOptions{.write_through = true}, FileOptions{.no_flush = true}}) {
+TEST_P(File, AllModesWork) {
+  for (const FileOptions& options :
+       {FileOptions{.write_through = true}, FileOptions{.no_flush = true}, FileOptions{.blocking = true}}) {
     auto file = FileDevice::create(path_, options, /*truncate=*/true);
     run(file->write(0, filled(5000, 3), {.fua = true}));
     run(file->write_zeroes(0, 100, {.fua = true}));
