@@ -154,9 +154,11 @@ class Interactive:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
         try:
+            self.process.stdin.close()
             self.process.wait(TIMEOUT_S)
+        except BrokenPipeError:
+            pass
         finally:
             self.process.kill()
             self.process.wait()
