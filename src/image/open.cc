@@ -105,7 +105,8 @@ storage::FileOptions file_options(const LayerOptions& layer, const OpenPolicy& p
   return {.read_only = !policy.writable,
           .direct = layer.cache.direct,
           .no_flush = layer.cache.no_flush,
-          .write_through = layer.cache.write_through};
+          .write_through = layer.cache.write_through,
+          .blocking = policy.bulk && !layer.cache.direct};
 }
 
 // Formats are made of sectors; direct I/O may want larger requests.

@@ -38,6 +38,7 @@ struct OpenPolicy {
   bool for_check = false;    // qcow2: open although the tables are bad
   Keys keys = Keys::kNeeded;
   CacheMode cache = {};
+  bool bulk = true;  // a job has the lanes to itself: transfers through the host's cache may block them
   unsigned max_chain = 200;
   Secrets* secrets = nullptr;  // outlives the call
   std::string label = {};      // the name for messages and for Secrets::for_image; empty: the image's own
