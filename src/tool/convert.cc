@@ -1,0 +1,274 @@
+// cofre convert: copies what images show into a new image of any format.
+#include "job/convert.h"
+
+#include <fmt/format.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/units.h"
+#include "crypto/aes/select.h"
+#include "image/create.h"
+#include "image/size.h"
+#include "tool/command_line.h"
+#include "tool/creating.h"
+#include "tool/interrupt.h"
+#include "tool/terminal.h"
+
+namespace cofre::tool {
+namespace {
+
+struct ConvertArguments {
+  SourceOptions source;
+  SecretOptions secrets;
+  std::optional<std::string> target_format;
+  std::vector<std::string> options;
+  std::optional<std::string> backing_file;
+  std::optional<std::string> backing_format;
+  std::string target_cache = "writeback";
+  std::string source_cache = "writeback";
+  std::string sparse = "4k";
+  std::string parallel = "0";
+  bool target_image_opts = false;
+  bool target_is_zero = false;
+  bool existing_target = false;
+  bool compressed = false;
+  bool percent = false;
+  bool quiet = false;
+  bool out_of_order = false;
+  bool copy_offloading = false;
+  bool stats = false;
+  std::vector<std::string> names;  // the sources and, last, the target
+};
+
+void declare_target(CommandLine& line, ConvertArguments& into) {
+  line.value("-O", into.target_format, "FMT", "Format of the target: raw (default), qcow2 or luks");
+  line.values("-o", into.options, "OPTIONS",
+              "Options of the target's format: name=value,...; -o help lists them");
+  line.value("-B", into.backing_file, "FILE",
+             "Backing file of the target: what the source has from its own backing file is not copied");
+  line.value("-F", into.backing_format, "FMT", "Format of that backing file; needed with -B");
+  line.value("-t", into.target_cache, "CACHE",
+             "Cache mode of the target: none (O_DIRECT), writeback (default), writethrough, directsync, or "
+             "unsafe (do "
+             "not wait for the disk)");
+  line.flag("-n", into.existing_target, "Write into the existing target, in place, rather than to create it");
+  line.flag("--target-image-opts", into.target_image_opts, "The target is named by options; needs -n");
+  line.flag("--target-is-zero", into.target_is_zero, "The existing target reads as zero; needs -n");
+  line.value("-S", into.sparse, "BYTES",
+             "Runs of zeros so long are not written as data (default 4k); 0: write everything as data");
+}
+
+void declare(CommandLine& line, ConvertArguments& into) {
+  into.source.add_to(line);
+  declare_target(line, into);
+  line.value("-T", into.source_cache, "CACHE", "Cache mode of the sources (default writeback)");
+  line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
+  line.flag("-W", into.out_of_order, "Taken for compatibility: the target is always written out of order");
+  line.flag("-C", into.copy_offloading, "Taken for compatibility: has no effect");
+  line.flag("-c", into.compressed, "Compress: not supported");
+  line.flag("-p", into.percent, "Show progress in percent");
+  line.flag("-q", into.quiet, "Print nothing but errors");
+  line.flag("--stats", into.stats, "Tell on standard error which AES kernel ran, and how fast");
+  into.secrets.add_to(line);
+  line.arguments(into.names, "FILE", "The source (several are concatenated), and last the target");
+}
+
+void check_arguments(const CommandLine& line, const ConvertArguments& given) {
+  if (given.names.size() < 2) line.fail_usage("must specify a source and a target image file name");
+  if (given.compressed)
+    fail(ErrorKind::kUnsupported, "-c: compressed clusters can be read but not written; convert without -c");
+  if (!given.existing_target && given.target_image_opts)
+    line.fail_usage("--target-image-opts requires use of -n flag");
+  if (!given.existing_target && given.target_is_zero)
+    line.fail_usage("--target-is-zero requires use of -n flag");
+  if (given.target_image_opts && given.target_format)
+    line.fail_usage("--target-image-opts and -O are mutually exclusive: give driver=FMT in the options");
+  if (given.existing_target && (!given.options.empty() || given.backing_format))
+    line.fail_usage("-n writes into an image that exists: -o and -F are for new ones");
+  if (given.backing_file && !given.backing_format && !given.existing_target)
+    line.fail_usage("use of backing file requires explicit backing format: add -F raw, -F qcow2 or -F luks");
+  if (given.backing_file && given.names.size() != 2)
+    line.fail_usage("-B makes no sense with several sources");
+}
+
+using Sources = std::vector<image::OpenedImage>;
+
+io::task<Sources> open_sources(const ConvertArguments& given, image::Secrets& secrets) {
+  Sources sources;
+  for (size_t i = 0; i + 1 < given.names.size(); ++i)
+    sources.push_back(co_await image::open_image(given.source.name(given.names[i]),
+                                                 {.force_share = given.source.force_share,
+                                                  .cache = image::parse_cache_mode(given.source_cache),
+                                                  .secrets = &secrets}));
+  co_return sources;
+}
+
+uint64_t total_bytes(const Sources& sources) {
+  uint64_t total = 0;
+  for (const image::OpenedImage& source : sources) {
+    const auto sum = checked_add(total, align_up<uint64_t>(source.device->length_bytes(), kSectorBytes));
+    if (!sum) fail(ErrorKind::kLimit, "the sources together are too large");
+    total = *sum;
+  }
+  return total;
+}
+
+// Writing to what is being read would destroy it.
+void refuse_source_as_target(const Sources& sources, const std::string& target_path) {
+  for (const image::OpenedImage& source : sources) {
+    for (size_t depth = 0; depth < source.chain.size(); ++depth) {
+      const image::Layer& layer = source.chain[depth];
+      const bool is_data =
+          layer.data_file != nullptr && storage::same_file(layer.data_file->name(), target_path);
+      if (!is_data && !storage::same_file(layer.path, target_path)) continue;
+      fail(ErrorKind::kInvalidArgument, "the target '{}' is the source{}: choose another name", target_path,
+           is_data      ? "'s data file"
+           : depth == 0 ? ""
+                        : "'s backing file");
+    }
+  }
+}
+
+// The layer of the source that holds what the target's backing file shows. As with qemu-img, a backing file
+// that is not in the source's chain is taken for a copy of the one that is.
+block::Device* source_base(const image::OpenedImage& source, const std::string& backing_path) {
+  for (size_t depth = 1; depth < source.chain.size(); ++depth) {
+    if (storage::same_file(source.chain[depth].path, backing_path)) return source.chain[depth].device;
+  }
+  return source.chain.size() > 1 ? source.chain[1].device : nullptr;
+}
+
+// What a new image reads as before anything is written: zero, except where cipher text lies below.
+bool new_target_reads_zero(const image::CreatePlan& plan, const image::TargetFile& target) {
+  if (plan.format == image::Format::kLuks) return false;
+  if (plan.format == image::Format::kRaw) return !target.in_place();
+  const bool mapped =
+      plan.settings.preallocation != qcow2::Preallocation::kOff || plan.settings.qcow2.data_file_raw;
+  return !mapped || (!plan.encrypted() && !target.in_place());
+}
+
+job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay& progress) {
+  job::ConvertOptions options;
+  options.sparse_bytes = image::parse_size(given.sparse, "sparse size");
+  options.parallel = static_cast<unsigned>(parse_number(given.parallel, "-m", 0, 16));
+  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
+  options.progress.cancelled = interrupted;
+  return options;
+}
+
+struct Run {
+  const Session& session;
+  const ConvertArguments& given;
+  image::Secrets& secrets;
+  io::Lanes& lanes;
+};
+
+void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
+  const double speed = stats.seconds > 0 ? static_cast<double>(bytes) / stats.seconds / 1e9 : 0;
+  fmt::print(stderr, "AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n",
+             crypto::selected_aes_kernel().name, bytes, stats.seconds, speed);
+}
+
+io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target, job::ConvertOptions options,
+                    ProgressDisplay& progress) {
+  std::vector<block::Device*> devices;
+  for (const image::OpenedImage& source : sources) devices.push_back(source.device.get());
+  const job::ConvertStats stats =
+      co_await job::convert(run.lanes, devices, *target.device, std::move(options));
+  co_await target.close();
+  for (image::OpenedImage& source : sources) co_await source.close();
+  progress.finish();
+  if (run.given.stats) print_stats(total_bytes(sources), stats);
+}
+
+image::CreateRequest make_request(const ConvertArguments& given, uint64_t bytes) {
+  image::CreateRequest request = {.path = given.names.back(),
+                                  .format = image::parse_format(given.target_format.value_or("raw")),
+                                  .options = merge_options(given.options),
+                                  .size_bytes = std::nullopt,
+                                  .backing_file = given.backing_file,
+                                  .backing_format = given.backing_format};
+  if (!request.options.has("size")) request.size_bytes = bytes;
+  return request;
+}
+
+io::task<void> convert_to_new(const Run& run, Sources& sources) {
+  const ConvertArguments& given = run.given;
+  const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
+  refuse_source_as_target(sources, given.names.back());
+  const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
+  note_legacy_encryption(run.session, plan);
+
+  image::TargetFile file(plan.path);
+  const RemoveOnSecondSignal guard(file.working_path());
+  ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
+  job::ConvertOptions options = make_options(given, progress);
+  options.target_reads_zero = new_target_reads_zero(plan, file);
+  const std::optional<std::string>& backing = plan.settings.qcow2.backing_file;
+  options.target_has_backing = backing.has_value();
+  if (backing && sources.size() == 1)
+    options.source_base = source_base(sources[0], image::resolve_beside(plan.path, *backing));
+  co_await image::create_image(plan, file, run.secrets, cache);
+  try {
+    image::OpenedImage target = co_await image::open_image(
+        image::name_of_new_image(plan, file),
+        {.writable = true, .cache = cache, .secrets = &run.secrets, .label = plan.path});
+    co_await copy(run, sources, target, std::move(options), progress);
+  } catch (const Error& error) {
+    throw file.renamed(error);
+  }
+  file.commit(!cache.no_flush);
+}
+
+io::task<void> convert_to_existing(const Run& run, Sources& sources) {
+  const ConvertArguments& given = run.given;
+  const std::string& text = given.names.back();
+  const image::ImageName name =
+      given.target_image_opts
+          ? image::parse_image_options(text)
+          : image::parse_image_name(text, image::parse_format(given.target_format.value_or("raw")));
+  const auto path = name.options.values().find("file.filename");
+  if (path != name.options.values().end()) refuse_source_as_target(sources, path->second);
+  image::OpenedImage target = co_await image::open_image(
+      name,
+      {.writable = true, .cache = image::parse_cache_mode(given.target_cache), .secrets = &run.secrets});
+  if (target.device->length_bytes() < total_bytes(sources))
+    fail(ErrorKind::kInvalidArgument, "the target '{}' is smaller ({} bytes) than the source ({} bytes)",
+         text, target.device->length_bytes(), total_bytes(sources));
+
+  ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
+  job::ConvertOptions options = make_options(given, progress);
+  options.target_reads_zero = given.target_is_zero;
+  options.target_has_backing = target.device->backing() != nullptr;
+  if (given.backing_file) options.source_base = source_base(sources[0], *given.backing_file);
+  co_await copy(run, sources, target, std::move(options), progress);
+}
+
+io::task<void> convert(const Run& run) {
+  Sources sources = co_await open_sources(run.given, run.secrets);
+  if (run.given.existing_target) {
+    co_await convert_to_existing(run, sources);
+  } else {
+    co_await convert_to_new(run, sources);
+  }
+}
+
+}  // namespace
+
+int run_convert(const Session& session, const std::vector<std::string>& arguments) {
+  ConvertArguments given;
+  CommandLine line(
+      session, "convert", "[-f FMT] [-O FMT] [-o OPTIONS] [-B FILE -F FMT] [-n] [-p] SOURCE... TARGET",
+      "Copies disk images into one of any format, encrypted or not. A new target appears under its name "
+      "only when it is complete; an existing one is replaced then.");
+  declare(line, given);
+  line.parse(arguments);
+  if (print_options_help(given.options, given.target_format.value_or("raw"))) return 0;
+  check_arguments(line, given);
+  image::Secrets secrets = given.secrets.secrets();
+  io::Lanes lanes;
+  lanes.run(convert({session, given, secrets, lanes}));
+  return 0;
+}
+
+}  // namespace cofre::tool

@@ -1,0 +1,32 @@
+#include "tool/creating.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace cofre::tool {
+
+image::Options merge_options(const std::vector<std::string>& lists) {
+  image::Options options;
+  for (const std::string& list : lists) options.merge(image::Options::parse_list(list));
+  return options;
+}
+
+bool print_options_help(const std::vector<std::string>& lists, const std::string& format) {
+  if (std::none_of(lists.begin(), lists.end(),
+                   [](const std::string& list) { return image::asks_for_help(list); }))
+    return false;
+  fmt::print("{}", image::create_options_help(image::parse_format(format)));
+  return true;
+}
+
+void note_legacy_encryption(const Session& session, const image::CreatePlan& plan) {
+  if (!plan.settings.legacy_encryption) return;
+  fmt::print(stderr,
+             "{}: note: encryption=on means the legacy format 'aes', which derives no key from the "
+             "passphrase and uses "
+             "only its first 16 bytes. Use -o encrypt.format=luks for new images\n",
+             session.program);
+}
+
+}  // namespace cofre::tool

@@ -1,0 +1,23 @@
+// Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP): the first one asks running jobs to stop, so that they
+// clean up; a second one removes the temporary file and ends the program at once.
+#pragma once
+
+#include <string>
+
+namespace cofre::tool {
+
+void install_interrupt_handlers();
+bool interrupted() noexcept;
+// 128 + the signal's number: 130 after Ctrl-C.
+int interrupted_exit_status() noexcept;
+
+// The file that a second signal removes, while this lives. One at a time.
+class RemoveOnSecondSignal {
+ public:
+  explicit RemoveOnSecondSignal(const std::string& path);
+  ~RemoveOnSecondSignal();
+  RemoveOnSecondSignal(const RemoveOnSecondSignal&) = delete;
+  RemoveOnSecondSignal& operator=(const RemoveOnSecondSignal&) = delete;
+};
+
+}  // namespace cofre::tool

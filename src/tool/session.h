@@ -1,0 +1,29 @@
+// What every command knows of the run: under which name and personality it was started.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace cofre::tool {
+
+enum class Personality { kCofre, kQemuImg, kQemuIo };
+
+struct Session {
+  Personality personality = Personality::kCofre;
+  std::string program = "cofre";  // as messages begin
+
+  bool is_cofre() const noexcept { return personality == Personality::kCofre; }
+};
+
+// Gives the exit status. Throws Error, UsageError.
+using CommandFunction = int (*)(const Session& session, const std::vector<std::string>& arguments);
+
+int run_create(const Session& session, const std::vector<std::string>& arguments);
+int run_convert(const Session& session, const std::vector<std::string>& arguments);
+int run_info(const Session& session, const std::vector<std::string>& arguments);
+int run_check(const Session& session, const std::vector<std::string>& arguments);
+int run_compare(const Session& session, const std::vector<std::string>& arguments);
+int run_map(const Session& session, const std::vector<std::string>& arguments);
+int run_io(const Session& session, const std::vector<std::string>& arguments);
+
+}  // namespace cofre::tool

@@ -1,0 +1,45 @@
+// The terminal: passphrases typed on it, and the progress of a job drawn on it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "crypto/secret.h"
+
+namespace cofre::tool {
+
+// Asks on /dev/tty without echo; `creating`: twice, until both are equal. Nothing when there is no terminal.
+// Throws Error kCancelled when the user gives up (Ctrl-C, Ctrl-D).
+std::optional<crypto::SecretBytes> ask_passphrase(const std::string& image, bool creating);
+
+// Shows how far a job is. Not for more than one thread.
+class ProgressDisplay {
+ public:
+  enum class Style {
+    kNone,
+    kPercent,  // qemu-img's -p on standard output: "    (12.34/100%)\r"
+    kBar,      // a bar with speed and time left on standard error
+  };
+  // The style of a command: `percent` asked for with -p; a bar by itself when standard error is a terminal.
+  static Style choose(bool is_cofre, bool percent, bool quiet);
+
+  explicit ProgressDisplay(Style style) : style_(style) {}
+  ~ProgressDisplay() { finish(); }
+  ProgressDisplay(const ProgressDisplay&) = delete;
+  ProgressDisplay& operator=(const ProgressDisplay&) = delete;
+
+  void show(uint64_t done, uint64_t total);
+  // Ends the line, once.
+  void finish();
+
+ private:
+  void draw_bar(uint64_t done, uint64_t total);
+
+  Style style_;
+  bool open_line_ = false;
+  std::optional<std::chrono::steady_clock::time_point> started_;
+};
+
+}  // namespace cofre::tool
