@@ -3,7 +3,9 @@
 #include <array>
 
 #include "base/checked.h"
+#include "format/qcow2/at_home.h"
 #include "format/qcow2/check_context.h"
+#include "format/qcow2/read_padded.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -57,10 +59,7 @@ bool CheckContext::in_file(uint64_t offset, uint64_t length) const noexcept {
 }
 
 io::task<void> CheckContext::read(uint64_t offset, Bytes destination) const {
-  const uint64_t end = state.file->length_bytes();
-  const uint64_t there = offset < end ? std::min<uint64_t>(destination.size(), end - offset) : 0;
-  if (there > 0) co_await state.file->read(offset, destination.first(there));
-  std::ranges::fill(destination.subspan(there), std::byte{0});
+  co_await read_padded(*state.file, offset, destination);
 }
 
 namespace {
@@ -112,7 +111,7 @@ void add_fixed(CheckResult& result, const CheckResult& before) {
 }
 
 // With repair: rounds that mend, then one that looks at what is left.
-io::task<CheckResult> check_at_home(State& state, const CheckOptions& options) {
+io::task<CheckResult> check_at_home(State& state, CheckOptions options) {
   const io::Mutex::Guard guard = co_await state.metadata.lock();
   CheckResult result;
   const bool rebuilt = co_await round(state, options, result);
@@ -137,18 +136,7 @@ io::task<CheckResult> check_at_home(State& state, const CheckOptions& options) {
 }  // namespace
 
 io::task<CheckResult> check(Image& image, const CheckOptions& options) {
-  io::Reactor& lane = *io::Reactor::current();
-  co_await io::enter(image.state().home);
-  std::exception_ptr failure;
-  CheckResult result;
-  try {
-    result = co_await check_at_home(image.state(), options);
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  co_await io::enter(lane);
-  if (failure) std::rethrow_exception(failure);
-  co_return result;
+  return at_home(image.state(), *io::Reactor::current(), check_at_home(image.state(), options));
 }
 
 io::task<void> repair_dirty(Image& image) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "format/qcow2/read_padded.h"
+
 namespace cofre::qcow2 {
 
 io::task<void> DiskTable::read(block::Device& file, uint64_t offset, uint64_t entries) {
@@ -11,7 +13,7 @@ io::task<void> DiskTable::read(block::Device& file, uint64_t offset, uint64_t en
   dirty_pieces_.clear();
   if (entries == 0) co_return;
   AlignedBuffer raw(entries * 8);
-  co_await file.read(offset, raw.bytes());
+  co_await read_padded(file, offset, raw.bytes());
   values_.resize(entries);
   for (uint64_t i = 0; i < entries; ++i) values_[i] = load_be<uint64_t>(raw.data() + i * 8);
 }

@@ -93,6 +93,10 @@ class Decoder {
               header_bytes_, kVersion3MinimumBytes);
     if (header_bytes_ > start_.size()) corrupt("a header of {} bytes does not fit", header_bytes_);
     if (header_bytes_ > kVersion3MinimumBytes) header_.compression_type = read_compression_type();
+    const bool other_type = header_.compression_type != CompressionType::kDeflate;
+    if (other_type != ((header_.incompatible_features & kCompressionType) != 0))
+      corrupt("compression type {} and its incompatible feature bit contradict each other",
+              static_cast<unsigned>(header_.compression_type));
     if (header_bytes_ > kKnownHeaderBytes) {
       const ConstBytes unknown = start_.subspan(kKnownHeaderBytes, header_bytes_ - kKnownHeaderBytes);
       header_.unknown_fields.assign(unknown.begin(), unknown.end());
@@ -104,8 +108,6 @@ class Decoder {
     if (type > 1)
       fail(ErrorKind::kUnsupported, "'{}': compression type {} is not known (0 deflate, 1 zstd)", name_,
            type);
-    if ((type != 0) != ((header_.incompatible_features & kCompressionType) != 0))
-      corrupt("compression type {} and its incompatible feature bit contradict each other", type);
     return static_cast<CompressionType>(type);
   }
 

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "crypto/secret.h"
+#include "format/qcow2/at_home.h"
 #include "format/qcow2/state.h"
 
 namespace cofre::qcow2 {
@@ -25,7 +26,7 @@ uint64_t refcount_cache_bytes(const Header& header, const OpenOptions& options) 
 // The first cluster, as far as the file has it.
 io::task<Header> read_header(block::Device& file) {
   const uint64_t length = file.length_bytes();
-  AlignedBuffer start(std::min<uint64_t>(std::max<uint64_t>(length, 1), kHeaderProbeBytes));
+  AlignedBuffer start(std::min(length, kHeaderProbeBytes));
   co_await file.read(0, start.bytes());
   const bool larger_cluster = has_magic(start.bytes()) && start.size() == kHeaderProbeBytes &&
                               load_be<uint32_t>(start.data() + 20) > 16 &&
@@ -35,32 +36,6 @@ io::task<Header> read_header(block::Device& file) {
     co_await file.read(0, start.bytes());
   }
   co_return decode_header(start.bytes(), length, file.name());
-}
-
-// Runs `work` at home and comes back to the lane it was called on, also when it throws.
-template <typename T>
-io::task<T> at_home(State& state, io::Reactor& lane, io::task<T> work) {
-  co_await io::enter(state.home);
-  std::exception_ptr failure;
-  if constexpr (std::is_void_v<T>) {
-    try {
-      co_await std::move(work);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    co_await io::enter(lane);
-    if (failure) std::rethrow_exception(failure);
-  } else {
-    std::optional<T> result;
-    try {
-      result.emplace(co_await std::move(work));
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    co_await io::enter(lane);
-    if (failure) std::rethrow_exception(failure);
-    co_return std::move(*result);
-  }
 }
 
 // The image says in its header that it is damaged: no other program will write to it before it was checked.
@@ -336,16 +311,18 @@ io::task<void> settle(State& state) {
   state.refcounts_lazy = false;
 }
 
-}  // namespace
-
-io::task<void> Image::close() {
-  State& state = *state_;
-  co_await io::enter(state.home);
+io::task<void> close_at_home(State& state) {
   if (!state.options.read_only && state.prepared_to_change) co_await settle(state);
   state.prepared_to_change = false;
   if (state.backing) co_await state.backing->close();
   if (state.external_data) co_await state.external_data->close();
   co_await state.file->close();
+}
+
+}  // namespace
+
+io::task<void> Image::close() {
+  return at_home(*state_, *io::Reactor::current(), close_at_home(*state_));
 }
 
 }  // namespace cofre::qcow2

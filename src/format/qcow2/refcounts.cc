@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -224,9 +225,11 @@ io::task<void> Refcounts::make_block(uint64_t block) {
   const uint64_t made = has_block(describing) ? block : describing;
   cache_.drop(place.host_offset, header_.cluster_bytes());
   co_await file_.write_zeroes(place.host_offset, header_.cluster_bytes());
+  const bool nested = std::exchange(broken_, true);  // until this has come to its end
   table_.set(made, place.host_offset);
   metadata_.add(place.host_offset);
   co_await adjust(place.host_offset, 1, +1);
+  broken_ = nested;
   note_taken(place);
 }
 
@@ -250,6 +253,7 @@ io::task<void> Refcounts::grow_table(uint64_t entries_needed) {
   const uint64_t last_block =
       (first + 2 * table_clusters + 1) / header_.refcounts_per_block();  // and new blocks' own
   if (last_block >= entries) co_return co_await grow_table(last_block + 1);
+  const bool nested = std::exchange(broken_, true);  // until the header names the new table
   reserved_first_ = first;
   reserved_end_ = first + table_clusters;
   std::vector<uint64_t> longer = table_.values();
@@ -270,6 +274,7 @@ io::task<void> Refcounts::grow_table(uint64_t entries_needed) {
   header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
   metadata_.remove(old_offset, old_clusters << header_.cluster_bits);
   co_await adjust(old_offset, old_clusters, -1);
+  broken_ = nested;
 }
 
 io::task<void> Refcounts::write_header_table_fields(uint64_t offset, uint32_t clusters) {

@@ -45,6 +45,8 @@ class Refcounts {
   const DiskTable& table() const noexcept { return table_; }
   DiskTable& table() noexcept { return table_; }
   SliceCache& cache() noexcept { return cache_; }
+  // An error came while the structure itself was changed: what is in memory must not be written any more.
+  bool broken() const noexcept { return broken_; }
   bool dirty() const noexcept { return cache_.has_dirty() || table_.dirty(); }
   // Everything was rebuilt on disk by a repair: forget what is in memory and read the table again.
   io::task<void> reload(bool tolerant);
@@ -83,6 +85,7 @@ class Refcounts {
   uint64_t fresh_from_ = 0;        // bytes
   uint64_t reserved_first_ = 0;    // clusters promised to a table that is being made
   uint64_t reserved_end_ = 0;
+  bool broken_ = false;
 };
 
 // The slice size for tables of this image: 4 KiB, or a cluster if that is less.

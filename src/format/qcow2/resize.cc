@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "format/qcow2/state.h"
+#include "format/qcow2/at_home.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -58,6 +58,16 @@ io::task<void> grow(State& state, uint64_t length) {
     co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
 }
 
+// How many clusters from `guest` on have no host cluster.
+io::task<uint64_t> unmapped_clusters(State& state, uint64_t guest, uint64_t end) {
+  uint64_t clusters = 0;
+  for (; guest < end; guest += state.cluster_bytes(), ++clusters) {
+    const L2Entry entry = co_await state.entry_at(guest);
+    if (entry.compressed() || has_host_cluster(entry, state.header)) break;
+  }
+  co_return clusters;
+}
+
 // Maps every cluster of [guest, end) that has no host cluster yet. All clusters lie within one L2 table.
 io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_zero, Preallocation mode) {
   const io::Mutex::Guard guard = co_await state.metadata.lock();
@@ -69,7 +79,7 @@ io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_
       continue;
     }
     co_await state.writable_slice(guest);
-    ClusterRun run{guest, (end - guest) / state.cluster_bytes(), false};
+    ClusterRun run{guest, co_await unmapped_clusters(state, guest, end), false};
     if (!state.external_data) run = co_await state.refcounts.allocate(run.clusters);
     const uint64_t bytes = run.clusters << state.header.cluster_bits;
     co_await state.data().write_zeroes(run.host_offset, bytes, {.reserve = mode != Preallocation::kMetadata});
@@ -100,6 +110,11 @@ io::task<void> preallocate_at_home(State& state, Preallocation mode) {
   }
 }
 
+io::task<void> resize_at_home(State& state, uint64_t length) {
+  co_await state.prepare_to_change();
+  if (length > state.length_bytes) co_await grow(state, length);
+}
+
 }  // namespace
 
 io::task<void> Image::resize(uint64_t length) {
@@ -110,16 +125,13 @@ io::task<void> Image::resize(uint64_t length) {
   if (length < state.length_bytes)
     fail(ErrorKind::kUnsupported,
          "'{}': a qcow2 image cannot be shrunk in place; convert it to a new, smaller image", state.name);
-  co_await io::enter(state.home);
-  co_await state.prepare_to_change();
-  if (length > state.length_bytes) co_await grow(state, length);
+  return at_home(state, *io::Reactor::current(), resize_at_home(state, length));
 }
 
 io::task<void> Image::preallocate(Preallocation mode) {
   if (mode == Preallocation::kOff) co_return;
   state_->require_access(/*to_write=*/true, 0, 0);
-  co_await io::enter(state_->home);
-  co_await preallocate_at_home(*state_, mode);
+  co_await at_home(*state_, *io::Reactor::current(), preallocate_at_home(*state_, mode));
   if (mode == Preallocation::kFull && state_->header.crypt_method == CryptMethod::kNone &&
       !state_->header.extended_l2()) {
     // Full: every byte is written once, so that no later write finds the disk full.

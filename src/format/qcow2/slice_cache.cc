@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "format/qcow2/read_padded.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -36,8 +37,7 @@ io::task<SlicePtr> SliceCache::load(uint64_t offset) {
       touch(*slice);
       co_return slice;
     }
-    co_await slice->load_waiters.wait();
-    if (slice->loaded) co_return slice;  // else its load failed: try ourselves
+    co_await slice->load_waiters.wait();  // then look again: the load may have failed, or the slice be gone
   }
   evict_clean();
   auto slice = std::make_shared<Slice>();
@@ -52,7 +52,7 @@ io::task<SlicePtr> SliceCache::load(uint64_t offset) {
 
 io::task<void> SliceCache::fill(SlicePtr slice) {
   try {
-    co_await file_.read(slice->offset, slice->bytes.bytes());
+    co_await read_padded(file_, slice->offset, slice->bytes.bytes());
   } catch (...) {
     if (!slice->dropped) forget(*slice);
     slice->load_waiters.wake_all();

@@ -92,7 +92,10 @@ struct State {
   bool needs_relief() noexcept;
   io::task<void> write_header_fields(uint64_t offset, ConstBytes fields);
   io::task<void> rewrite_header();
-  io::task<void> sync_storage();
+  // Flushes the file (and the data file). Writes that a failed flush may have lost count as done in memory,
+  // so after one nothing more is written.
+  io::task<void> barrier();
+  io::task<void> file_barrier();
   // Throws what the image must say from now on when a metadata update stopped half-way.
   void require_usable() const;
 
@@ -139,6 +142,8 @@ struct State {
   io::task<void> make_l2_table(uint64_t l1_index);
   io::task<void> copy_l2_table(uint64_t l1_index);
   io::task<void> release_retired();
+  io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
+  io::task<void> discard_cluster(uint64_t offset);
 };
 
 // Reads and validates the snapshot table (snapshots.cc); `table_bytes`, if given, gets its length.

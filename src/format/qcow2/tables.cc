@@ -1,6 +1,7 @@
 // L1 and L2 tables for writing: made when missing, copied when a snapshot shares them.
 #include "base/checked.h"
 #include "base/error.h"
+#include "format/qcow2/read_padded.h"
 #include "format/qcow2/state.h"
 
 namespace cofre::qcow2 {
@@ -16,6 +17,10 @@ io::task<L2Entry> State::entry_at(uint64_t guest) {
 L2Entry State::entry_in(const Slice& slice, uint64_t guest) const {
   const L2Entry entry = load_entry(slice.bytes.data(), index_in_slice(guest), header.extended_l2());
   check_entry(entry, guest);
+  if (has_host_cluster(entry, header) && !header.external_data() &&
+      metadata_map.overlaps(entry.host_offset(), 1))
+    fail_corrupt(fmt::format("guest offset {} is mapped onto metadata at host offset {}; nothing was written",
+                             guest, entry.host_offset()));
   return entry;
 }
 
@@ -43,7 +48,7 @@ io::task<void> State::copy_l2_table(uint64_t index) {
   l2_cache.drop(place.host_offset, cluster_bytes());
   // A shared table is never changed in memory, so the file has it as it is.
   AlignedBuffer table(cluster_bytes());
-  co_await file->read(old, table.bytes());
+  co_await read_padded(*file, old, table.bytes());
   co_await file->write(place.host_offset, table.bytes());
   metadata_map.add(place.host_offset);
   l1.set(index, place.host_offset | kCopiedFlag);

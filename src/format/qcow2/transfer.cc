@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "format/qcow2/compress.h"
+#include "format/qcow2/read_padded.h"
 #include "format/qcow2/state.h"
 
 namespace cofre::qcow2 {
@@ -17,10 +18,10 @@ constexpr uint64_t kPieceBytes = 256 * kKiB;
 }  // namespace
 
 io::task<void> State::read_stored(uint64_t guest, HostOffset host, Bytes destination) {
-  if (!cipher) co_return co_await data().read(host.bytes, destination);
+  if (!cipher) co_return co_await read_padded(data(), host.bytes, destination);
   while (!destination.empty()) {
     const Bytes piece = destination.first(std::min<uint64_t>(destination.size(), kPieceBytes));
-    co_await data().read(host.bytes, piece);
+    co_await read_padded(data(), host.bytes, piece);
     cipher.decrypt(GuestOffset{guest}, host, piece);
     guest += piece.size();
     host += piece.size();
@@ -42,11 +43,23 @@ io::task<void> State::write_stored(uint64_t guest, HostOffset host, ConstBytes s
   }
 }
 
+// Damage of the backing file is no damage of this image: as far as it goes, its storage has failed.
+io::task<void> State::read_whole_backing(uint64_t guest, Bytes destination) {
+  std::optional<Error> damage;
+  try {
+    co_return co_await backing->read(guest, destination);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    damage = error;
+  }
+  throw Error(ErrorKind::kIo, damage->what(), damage->errno_value());
+}
+
 // A backing file shorter than the image reads as zero past its end.
 io::task<void> State::read_backing(uint64_t guest, Bytes destination) {
   const uint64_t end = backing ? backing->length_bytes() : 0;
   const uint64_t there = guest < end ? std::min<uint64_t>(destination.size(), end - guest) : 0;
-  if (there > 0) co_await backing->read(guest, destination.first(there));
+  if (there > 0) co_await read_whole_backing(guest, destination.first(there));
   if (there < destination.size()) std::memset(destination.data() + there, 0, destination.size() - there);
 }
 
@@ -60,8 +73,7 @@ io::task<void> State::read_compressed(uint64_t word, uint64_t offset_in_cluster,
   // The last sector may be cut off by the end of the file; the decoder knows where its stream ends.
   const uint64_t first = align_down<uint64_t>(place.offset, kSectorBytes);
   AlignedBuffer stored(place.offset + place.length_bytes - first);
-  const uint64_t there =
-      std::min<uint64_t>(stored.size(), align_up<uint64_t>(file->length_bytes(), kSectorBytes) - first);
+  const uint64_t there = std::min<uint64_t>(stored.size(), file->length_bytes() - first);
   co_await file->read(first, stored.bytes().first(there));
   const ConstBytes stream =
       ConstBytes(stored.bytes()).subspan(place.offset - first, there - (place.offset - first));

@@ -162,7 +162,13 @@ io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
       if (needs_relief()) co_await relieve();
     }
   }
-  if (external_data) co_await external_data->discard(begin, std::min(end, length_bytes) - begin);
+  if (!external_data) co_return;
+  const uint64_t covered = std::min(end, length_bytes) - begin;
+  if (header.raw_external_data()) {  // the data file must read the same by itself
+    co_await external_data->write_zeroes(begin, covered, {.may_unmap = true});
+  } else {
+    co_await external_data->discard(begin, covered);
+  }
 }
 
 }  // namespace cofre::qcow2

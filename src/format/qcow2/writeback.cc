@@ -4,6 +4,7 @@
 //   and only when all that is durable: clusters that nothing names any more lose their references.
 //
 // With lazy refcounts the dirty bit stands for the first step: refcounts are rebuilt after a crash.
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -55,30 +56,47 @@ io::task<void> State::prepare_to_change() {
   prepared_to_change = true;
 }
 
-io::task<void> State::sync_storage() {
+io::task<void> State::file_barrier() {
+  try {
+    co_await file->flush();
+  } catch (...) {
+    unusable = true;
+    throw;
+  }
+}
+
+io::task<void> State::barrier() {
   if (external_data) co_await external_data->flush();
-  co_await file->flush();
+  co_await file_barrier();
 }
 
 io::task<void> State::write_back(bool durable) {
   const bool tables = l2_cache.has_dirty() || l1.dirty();
   if (!refcounts_lazy) {
     co_await refcounts.cache().write_dirty();
-    if (tables || refcounts.table().dirty() || durable) co_await sync_storage();
+    if (tables || refcounts.table().dirty() || durable) co_await barrier();
     if (refcounts.table().dirty()) {
       co_await refcounts.table().write_dirty(*file);
-      if (tables || durable) co_await file->flush();
+      if (tables || durable) co_await file_barrier();
     }
-  } else if (tables || durable) {
-    co_await sync_storage();
+  } else {
+    // The dirty bit is set: they may reach the disk in any order, and have to only when they fill memory.
+    if (refcounts.cache().should_write_back()) co_await refcounts.cache().write_dirty();
+    if (tables || durable) co_await barrier();
   }
   co_await l2_cache.write_dirty();
   if (l1.dirty()) {
-    co_await file->flush();
+    co_await file_barrier();
     co_await l1.write_dirty(*file);
   }
-  if (tables && (durable || !retired.empty())) co_await file->flush();
+  if (tables && (durable || !retired.empty())) co_await file_barrier();
   co_await release_retired();
+}
+
+// The file may end within the cluster.
+io::task<void> State::discard_cluster(uint64_t offset) {
+  const uint64_t end = std::min(offset + cluster_bytes(), file->length_bytes());
+  if (offset < end) co_await file->discard(offset, end - offset);
 }
 
 // Everything on disk no longer names these clusters: they lose their references.
@@ -90,7 +108,7 @@ io::task<void> State::release_retired() {
       const uint64_t offset = run.host_offset + i * cluster_bytes();
       if (co_await refcounts.get(offset >> header.cluster_bits) != 0) continue;
       metadata_map.remove(offset);
-      if (run.discard && options.discard_unmap) co_await file->discard(offset, cluster_bytes());
+      if (run.discard && options.discard_unmap) co_await discard_cluster(offset);
     }
   }
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
@@ -106,7 +124,7 @@ io::task<void> State::relieve() {
 }
 
 void State::require_usable() const {
-  if (unusable)
+  if (unusable || refcounts.broken())
     fail(ErrorKind::kIo,
          "'{}': an update of the image's tables failed before; close the image and run check on it", name);
 }
