@@ -104,16 +104,13 @@ io::task<void> AligningDevice::read_edge(uint64_t offset, Bytes destination) {
 }
 
 // Whole blocks are shared between writes (the device below orders them as it does); everything else has its
-// blocks for itself. A write that grows the device holds its old last block too, since what may be done there
-// depends on the end.
+// blocks for itself. A write that grows the device holds its last block too: so no two of them grow it past
+// each other when one must resize it, and none moves the end while another write relies on it.
 io::task<void> AligningDevice::lock(WriteOrder::Guard& guard, uint64_t offset, uint64_t end) {
   const bool whole = starts_block(offset) && is_aligned<uint64_t>(end, block_);
   const uint64_t length = inner_->length_bytes();
-  const bool grows = end > length;
-  const uint64_t first = block_begin(grows ? std::min(offset, length) : offset);
-  // A resize must not cut what others append meanwhile.
-  const uint64_t last = grows && !whole ? UINT64_MAX : align_up<uint64_t>(end, block_);
-  co_await order_.acquire(guard, first, last, /*exclusive=*/!whole);
+  const uint64_t first = block_begin(end > length ? std::min(offset, length) : offset);
+  co_await order_.acquire(guard, first, align_up<uint64_t>(end, block_), /*exclusive=*/!whole);
 }
 
 // Below, a write that grows must end at a block's end; one that ends at the device's end need not.

@@ -55,9 +55,11 @@ struct Stripe {
 io::task<void> exercise_stripe(block::Device& device, std::vector<std::byte>& model, Stripe stripe,
                                int requests) {
   std::mt19937_64 random(stripe.seed);
+  const io::Reactor* const lane = io::Reactor::current();
   for (int i = 0; i < requests; ++i) {
     const uint64_t offset = stripe.begin + random() % (stripe.end - stripe.begin);
     const uint64_t length = random() % (stripe.end - offset) + 1;
+    EXPECT_EQ(io::Reactor::current(), lane);
     switch (random() % 4) {
       case 0:
         co_await device.write_zeroes(offset, length, {});
@@ -168,6 +170,33 @@ TEST(Aligning, GrowsToTheByteWhileOthersAppend) {
     ASSERT_EQ(below.memory->length_bytes(), length);
     EXPECT_TRUE(std::equal(content.begin() + static_cast<ptrdiff_t>(start), content.end(),
                            below.memory->content().begin() + static_cast<ptrdiff_t>(start)));
+  }
+}
+
+io::task<void> append_beside_tail(block::Device& device, ConstBytes tail, uint64_t tail_at, ConstBytes blocks,
+                                  uint64_t blocks_at) {
+  io::TaskGroup group;
+  group.spawn(device.write(tail_at, tail));
+  group.spawn(device.write(blocks_at, blocks));
+  co_await group.join();
+}
+
+// Appends of whole blocks move the end that a write in the last, incomplete block relies on.
+TEST(Aligning, AppendsWaitForWritesAtTheEnd) {
+  const uint64_t first_seed = test_seed();
+  for (uint64_t seed = first_seed; seed < first_seed + 100; ++seed) {
+    SCOPED_TRACE("COFRE_TEST_SEED=" + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    auto below = aligned_memory(700, 512, true);
+    const std::vector<std::byte> tail(1 + random() % 100, std::byte{1});
+    const std::vector<std::byte> blocks(1024, std::byte{2});
+    const uint64_t tail_at = random() % 2 == 0 ? 700 - tail.size() : 520;
+    io::SimulatedReactor reactor(seed);
+    reactor.run_until_done(append_beside_tail(*below.top, tail, tail_at, blocks, 2048));
+    std::vector<std::byte> expected(3072);
+    std::fill_n(expected.begin() + static_cast<ptrdiff_t>(tail_at), tail.size(), std::byte{1});
+    std::fill_n(expected.begin() + 2048, 1024, std::byte{2});
+    EXPECT_EQ(below.memory->content(), expected);
   }
 }
 
