@@ -10,7 +10,8 @@ bool is_zero(ConstBytes bytes) noexcept {
   constexpr size_t kBlock = 256;
   while (left >= kBlock) {
     uint64_t any = 0;
-    for (size_t i = 0; i < kBlock; i += 8) any |= load_native<uint64_t>(p + i);  // the compiler vectorizes this
+    for (size_t i = 0; i < kBlock; i += 8)
+      any |= load_native<uint64_t>(p + i);  // the compiler vectorizes this
     if (any != 0) return false;
     p += kBlock;
     left -= kBlock;

@@ -78,7 +78,9 @@ Error Error::with_context(const std::string& context) const {
   return Error(kind_, context + ": " + what(), errno_value_);
 }
 
-void throw_error(ErrorKind kind, const std::string& message) { throw Error(kind, message); }
+void throw_error(ErrorKind kind, const std::string& message) {
+  throw Error(kind, message);
+}
 
 void throw_errno(int errno_value, const std::string& message) {
   throw Error(kind_of_errno(errno_value), message + ": " + std::generic_category().message(errno_value),

@@ -1,7 +1,7 @@
 // The one exception type of Cofre, and the helpers that throw it.
 //
-// An Error carries a kind that callers match on, the errno behind it (0 if none), and one sentence that says what
-// happened, where (path, offset) and what to do. It is thrown where the fault is found and caught at the
+// An Error carries a kind that callers match on, the errno behind it (0 if none), and one sentence that says
+// what happened, where (path, offset) and what to do. It is thrown where the fault is found and caught at the
 // boundaries only: a command, a client's request, a job.
 #pragma once
 
@@ -35,7 +35,8 @@ class Error : public std::runtime_error {
       : std::runtime_error(message), kind_(kind), errno_value_(errno_value) {}
 
   ErrorKind kind() const noexcept { return kind_; }
-  // The errno behind the fault; where there is none, the one that fits the kind best (for NBD, FUSE, exit codes).
+  // The errno behind the fault; where there is none, the one that fits the kind best (for NBD, FUSE, exit
+  // codes).
   int errno_value() const noexcept;
 
   // The same error with "context: " put before its sentence.

@@ -17,8 +17,9 @@ struct FileOptions {
   bool direct = false;         // O_DIRECT: past the host's page cache
   bool no_flush = false;       // flush does nothing (cache=unsafe): a crash of the host may lose everything
   bool write_through = false;  // every write is durable when it completes (O_DSYNC)
-  // Reads and writes are system calls on the calling lane, which waits for them. For bulk jobs on cached files: bytes
-  // stay in the core's own cache between the copy and the cipher. A server's lanes must not wait.
+  // Reads and writes are system calls on the calling lane, which waits for them. For bulk jobs on cached
+  // files: bytes stay in the core's own cache between the copy and the cipher. A server's lanes must not
+  // wait.
   bool blocking = false;
   FileLocks locks = FileLocks::none();
 };
