@@ -136,6 +136,8 @@ Origin origin_of(const LayeredDevice& top, const block::Device* base, uint64_t a
        layer = static_cast<const LayeredDevice*>(layer->backing())) {
     if (layer == base) return Origin::kBase;
     if (at >= layer->length_bytes()) return Origin::kZero;
+    // A sector in which a lower layer ends is of two kinds: it is read.
+    if (layer != &top && layer->length_bytes() < at + kSectorBytes) return Origin::kData;
     const Sector state = layer->sector(at / kSectorBytes);
     if (state != Sector::kUnallocated) return state == Sector::kZero ? Origin::kZero : Origin::kData;
   }
@@ -152,14 +154,11 @@ Expected expect(const Case& c) {
     const std::vector<std::byte> view = source->view();
     std::ranges::copy(view, expected.content.begin() + static_cast<ptrdiff_t>(start));
     for (uint64_t at = 0; at < view.size(); at += kSectorBytes) {
-      const uint64_t last = std::min<uint64_t>(at + kSectorBytes, view.size()) - 1;
-      const Origin first_byte = origin_of(*source, c.options.source_base, at);
-      const bool padded =
-          last + 1 == view.size() && last % kSectorBytes != kSectorBytes - 1 && start + last + 1 < length;
-      // A sector that ends with padding, or behind a shorter layer, cannot be left to the base.
-      const bool mixed = padded || origin_of(*source, c.options.source_base, last) != first_byte;
+      const Origin origin = origin_of(*source, c.options.source_base, at);
+      const bool padded = at + kSectorBytes > view.size() && start + view.size() < length;
+      // A sector that ends with padding cannot be left to the base.
       expected.origin[(start + at) / kSectorBytes] =
-          mixed && first_byte == Origin::kBase ? Origin::kData : first_byte;
+          padded && origin == Origin::kBase ? Origin::kData : origin;
     }
     start = align_up<uint64_t>(start + view.size(), kSectorBytes);
   }
