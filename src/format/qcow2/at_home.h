@@ -9,9 +9,10 @@
 
 namespace cofre::qcow2 {
 
-// Runs `work` at home and comes back to the lane it was called on, also when it throws.
+// Runs `work` at home and comes back to the lane it was awaited on, also when it throws.
 template <typename T>
-io::task<T> at_home(State& state, io::Reactor& lane, io::task<T> work) {
+io::task<T> at_home(State& state, io::task<T> work) {
+  io::Reactor& lane = *io::Reactor::current();
   co_await io::enter(state.home);
   std::exception_ptr failure;
   if constexpr (std::is_void_v<T>) {

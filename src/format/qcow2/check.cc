@@ -136,7 +136,7 @@ io::task<CheckResult> check_at_home(State& state, CheckOptions options) {
 }  // namespace
 
 io::task<CheckResult> check(Image& image, const CheckOptions& options) {
-  return at_home(image.state(), *io::Reactor::current(), check_at_home(image.state(), options));
+  return at_home(image.state(), check_at_home(image.state(), options));
 }
 
 io::task<void> repair_dirty(Image& image) {

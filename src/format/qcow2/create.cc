@@ -134,7 +134,8 @@ void validate(const CreateOptions& options) {
         header.cluster_bytes(), kMaxL1Bytes / 8 * bytes_per_l1_entry);
 }
 
-io::task<void> create_image(block::Device& file, const CreateOptions& options, ConstBytes passphrase) {
+io::task<std::optional<luks::Luks1Volume>> create_image(block::Device& file, const CreateOptions& options,
+                                                        ConstBytes passphrase) {
   validate(options);
   Header header = header_for(options);
   const Layout layout = lay_out(header, options);
@@ -148,10 +149,12 @@ io::task<void> create_image(block::Device& file, const CreateOptions& options, C
 
   co_await file.write_zeroes(0, layout.clusters() << header.cluster_bits);
   co_await write_refcounts(file, header, layout);
+  std::optional<luks::Luks1Volume> volume;
   if (header.crypt_header)
-    co_await luks::luks1_format(file, header.crypt_header->offset, options.luks, passphrase);
+    volume = co_await luks::luks1_format(file, header.crypt_header->offset, options.luks, passphrase);
   co_await file.write(0, header_bytes);
   co_await file.flush();
+  co_return volume;
 }
 
 }  // namespace cofre::qcow2

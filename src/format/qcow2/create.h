@@ -36,6 +36,8 @@ void validate(const CreateOptions& options);
 
 // Writes an empty image to `file` (empty, growable). `passphrase` is needed for encryption luks, not stored
 // for aes. preallocation other than off is applied by the caller through Image::preallocate().
-io::task<void> create_image(block::Device& file, const CreateOptions& options, ConstBytes passphrase);
+// Gives the LUKS volume it made, if it did, so that the image can be opened without deriving the key again.
+io::task<std::optional<luks::Luks1Volume>> create_image(block::Device& file, const CreateOptions& options,
+                                                        ConstBytes passphrase);
 
 }  // namespace cofre::qcow2

@@ -177,10 +177,12 @@ io::task<void> Image::unlock(ConstBytes passphrase) {
     state.cipher = GuestCipher(CryptMethod::kAes, crypto::SectorCipher::create(spec, key.bytes()));
   } else if (state.header.crypt_method == CryptMethod::kLuks) {
     const CryptHeaderPlace place = *state.header.crypt_header;
-    const luks::Luks1Volume volume =
-        co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase);
-    state.cipher = GuestCipher(CryptMethod::kLuks, volume.make_cipher());
+    unlock(co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase));
   }
+}
+
+void Image::unlock(const luks::Luks1Volume& volume) {
+  state_->cipher = GuestCipher(CryptMethod::kLuks, volume.make_cipher());
 }
 
 const std::string& Image::name() const {
@@ -217,13 +219,13 @@ void State::require_access(bool to_write, uint64_t offset, uint64_t length) cons
 io::task<void> Image::read(uint64_t offset, Bytes destination) {
   state_->require_access(/*to_write=*/false, offset, destination.size());
   io::Reactor& lane = *io::Reactor::current();
-  return at_home(*state_, lane, state_->read_range(lane, offset, destination));
+  co_await at_home(*state_, state_->read_range(lane, offset, destination));
 }
 
 io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   state_->require_access(/*to_write=*/true, offset, source.size());
   io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, lane, changing(*state_, state_->write_range(lane, offset, source)));
+  co_await at_home(*state_, changing(*state_, state_->write_range(lane, offset, source)));
   if (flags.fua) co_await flush();
 }
 
@@ -231,16 +233,14 @@ io::task<void> Image::write_zeroes(uint64_t offset, uint64_t length, block::Writ
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
   io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, lane,
-                   changing(*state_, state_->zero_range(lane, offset, length, flags.may_unmap)));
+  co_await at_home(*state_, changing(*state_, state_->zero_range(lane, offset, length, flags.may_unmap)));
   if (flags.fua) co_await flush();
 }
 
 io::task<void> Image::discard(uint64_t offset, uint64_t length) {
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
-  co_await at_home(*state_, *io::Reactor::current(),
-                   changing(*state_, state_->discard_range(offset, length)));
+  co_await at_home(*state_, changing(*state_, state_->discard_range(offset, length)));
 }
 
 namespace {
@@ -284,11 +284,11 @@ io::task<block::Extent> map_at_home(State& state, uint64_t offset, uint64_t leng
 
 io::task<void> Image::flush() {
   if (state_->options.read_only) co_return;
-  co_await at_home(*state_, *io::Reactor::current(), flush_at_home(*state_));
+  co_await at_home(*state_, flush_at_home(*state_));
 }
 
 io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {
-  return at_home(*state_, *io::Reactor::current(), map_at_home(*state_, offset, length));
+  return at_home(*state_, map_at_home(*state_, offset, length));
 }
 
 namespace {
@@ -322,7 +322,7 @@ io::task<void> close_at_home(State& state) {
 }  // namespace
 
 io::task<void> Image::close() {
-  return at_home(*state_, *io::Reactor::current(), close_at_home(*state_));
+  return at_home(*state_, close_at_home(*state_));
 }
 
 }  // namespace cofre::qcow2

@@ -64,6 +64,8 @@ class Image final : public block::Device {
   // Opens the cipher. aes: any passphrase is taken (there is nothing to test it against). luks: throws Error
   // kWrongSecret when no keyslot opens with it.
   io::task<void> unlock(ConstBytes passphrase);
+  // The same with a LUKS volume that was made or unlocked before: no key derivation.
+  void unlock(const luks::Luks1Volume& volume);
   bool needs_secret() const noexcept;
   // The LUKS header of an image encrypted so, without a key. Throws Error kCorrupt.
   io::task<luks::Luks1Header> luks_header();

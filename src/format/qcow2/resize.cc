@@ -125,13 +125,13 @@ io::task<void> Image::resize(uint64_t length) {
   if (length < state.length_bytes)
     fail(ErrorKind::kUnsupported,
          "'{}': a qcow2 image cannot be shrunk in place; convert it to a new, smaller image", state.name);
-  return at_home(state, *io::Reactor::current(), resize_at_home(state, length));
+  return at_home(state, resize_at_home(state, length));
 }
 
 io::task<void> Image::preallocate(Preallocation mode) {
   if (mode == Preallocation::kOff) co_return;
   state_->require_access(/*to_write=*/true, 0, 0);
-  co_await at_home(*state_, *io::Reactor::current(), preallocate_at_home(*state_, mode));
+  co_await at_home(*state_, preallocate_at_home(*state_, mode));
   if (mode == Preallocation::kFull && state_->header.crypt_method == CryptMethod::kNone &&
       !state_->header.extended_l2()) {
     // Full: every byte is written once, so that no later write finds the disk full.
