@@ -90,12 +90,14 @@ io::task<void> create_raw(const CreatePlan& plan, std::unique_ptr<storage::FileD
   co_await file->close();
 }
 
-io::task<void> create_luks(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file,
-                           Secrets& secrets) {
+io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file,
+                                Secrets& secrets) {
   const ConstBytes passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
-  auto container = co_await luks::LuksContainer::create(layer::make_aligning(std::move(file), kSectorBytes),
-                                                        plan.settings.luks, passphrase, plan.size_bytes);
-  co_await container->close();
+  const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
+  luks::Luks1Volume volume =
+      co_await luks::LuksContainer::format(*storage, plan.settings.luks, passphrase, plan.size_bytes);
+  co_await storage->close();
+  co_return volume;
 }
 
 // The file for the content, under its own name beside the image.
@@ -109,10 +111,15 @@ io::task<void> create_data_file(const CreatePlan& plan, const std::string& name,
 }
 
 io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
-                                 CacheMode cache) {
+                                 CacheMode cache, const NewVolume& volume) {
   OpenedImage image = co_await open_image(
       name_of_new_image(plan, target),
-      {.writable = true, .no_backing = true, .cache = cache, .secrets = &secrets, .label = plan.path});
+      {.writable = true,
+       .no_backing = true,
+       .cache = cache,
+       .secrets = &secrets,
+       .label = plan.path,
+       .volume = volume ? &*volume : nullptr});
   // A data file that is to be read as a raw image holds every cluster in its place from the start.
   const bool whole = plan.settings.preallocation == qcow2::Preallocation::kOff;
   co_await image.top().qcow2->preallocate(whole ? qcow2::Preallocation::kMetadata
@@ -120,18 +127,19 @@ io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& targe
   co_await image.close();
 }
 
-io::task<void> create_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
-                            CacheMode cache, std::unique_ptr<storage::FileDevice> file) {
+io::task<NewVolume> create_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
+                                 CacheMode cache, std::unique_ptr<storage::FileDevice> file) {
   ConstBytes passphrase;
   if (plan.encrypted()) passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
   qcow2::CreateOptions options = plan.settings.qcow2;
   options.size_bytes = plan.size_bytes;
   const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
-  co_await qcow2::create_image(*storage, options, passphrase);
+  NewVolume volume = co_await qcow2::create_image(*storage, options, passphrase);
   co_await storage->close();
   if (options.data_file) co_await create_data_file(plan, *options.data_file, cache);
   if (options.preallocation != qcow2::Preallocation::kOff || options.data_file_raw)
-    co_await preallocate_qcow2(plan, target, secrets, cache);
+    co_await preallocate_qcow2(plan, target, secrets, cache, volume);
+  co_return volume;
 }
 
 }  // namespace
@@ -162,12 +170,14 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
   co_return plan;
 }
 
-io::task<void> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache) {
+io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache) {
   std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
   try {
-    if (plan.format == Format::kRaw) co_await create_raw(plan, std::move(file));
-    if (plan.format == Format::kLuks) co_await create_luks(plan, std::move(file), secrets);
-    if (plan.format == Format::kQcow2) co_await create_qcow2(plan, target, secrets, cache, std::move(file));
+    if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(file), secrets);
+    if (plan.format == Format::kQcow2)
+      co_return co_await create_qcow2(plan, target, secrets, cache, std::move(file));
+    co_await create_raw(plan, std::move(file));
+    co_return std::nullopt;
   } catch (const Error& error) {
     throw target.renamed(error);
   }

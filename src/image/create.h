@@ -35,9 +35,12 @@ struct CreatePlan {
 // Opens the backing file to see that it is one, and for its size. Throws Error.
 io::task<CreatePlan> plan_image(CreateRequest request);
 
+// The LUKS volume of a new image, for those who open it next; nothing if it has none.
+using NewVolume = std::optional<luks::Luks1Volume>;
+
 // Creates the file at target.working_path(), and the data file under its own name. Throws Error; what it made
 // of the image file then is the TargetFile's to remove.
-io::task<void> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache);
+io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache);
 
 // The name under which the new image is opened before its target is committed.
 ImageName name_of_new_image(const CreatePlan& plan, const TargetFile& target);

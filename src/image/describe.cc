@@ -34,12 +34,6 @@ std::string display_name(const Layer& layer) {
   return text;
 }
 
-std::optional<uint64_t> actual_bytes(const Layer& layer) {
-  std::optional<uint64_t> bytes = layer.file->allocated_bytes();
-  if (bytes && layer.data_file != nullptr) *bytes += layer.data_file->allocated_bytes().value_or(0);
-  return bytes;
-}
-
 // Scalars as text prints them; strings without quotes.
 std::string scalar_text(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
@@ -122,7 +116,7 @@ io::task<ImageInfo> describe(OpenedImage& image) {
   info.filename = display_name(top);
   info.format = top.format;
   info.virtual_bytes = image.device->length_bytes();
-  info.actual_bytes = actual_bytes(top);
+  info.actual_bytes = top.file->allocated_bytes();
   if (top.luks != nullptr) {
     info.encrypted = true;
     info.format_specific = luks_json(top.luks->header(), false);

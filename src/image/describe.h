@@ -14,7 +14,7 @@ struct ImageInfo {
   std::string filename;
   Format format = Format::kRaw;
   uint64_t virtual_bytes = 0;
-  std::optional<uint64_t> actual_bytes;  // that the host gives to it
+  std::optional<uint64_t> actual_bytes;  // that the host gives to its file (a data file not counted)
   std::optional<uint64_t> cluster_bytes;
   bool encrypted = false;
   bool dirty = false;

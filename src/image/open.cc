@@ -129,6 +129,7 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
                       const std::string& label) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
+  if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
   co_await image.unlock(policy.secrets->choose(options.key_secret, label));
 }
 
@@ -189,6 +190,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.writable = false;
   below.for_check = false;
   below.label.clear();
+  below.volume = nullptr;
   return below;
 }
 
@@ -228,6 +230,9 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
   std::unique_ptr<luks::LuksContainer> container;
   if (policy.keys == Keys::kUnused) {
     container = co_await luks::LuksContainer::open_locked(sector_aligned(std::move(file)));
+  } else if (policy.volume != nullptr) {
+    container =
+        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
   } else {
     const std::string label = policy.label.empty() ? options.path : policy.label;
     const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);

@@ -42,6 +42,7 @@ struct OpenPolicy {
   unsigned max_chain = 200;
   Secrets* secrets = nullptr;  // outlives the call
   std::string label = {};      // the name for messages and for Secrets::for_image; empty: the image's own
+  const luks::Luks1Volume* volume = nullptr;  // the top's, from whoever just made it; outlives the call
 };
 
 // One image of a chain: views into the devices of OpenedImage.

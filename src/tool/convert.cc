@@ -208,11 +208,15 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   options.target_has_backing = backing.has_value();
   if (backing && sources.size() == 1)
     options.source_base = source_base(sources[0], image::resolve_beside(plan.path, *backing));
-  co_await image::create_image(plan, file, run.secrets, cache);
+  const image::NewVolume volume = co_await image::create_image(plan, file, run.secrets, cache);
   try {
     image::OpenedImage target = co_await image::open_image(
         image::name_of_new_image(plan, file),
-        {.writable = true, .cache = cache, .secrets = &run.secrets, .label = plan.path});
+        {.writable = true,
+         .cache = cache,
+         .secrets = &run.secrets,
+         .label = plan.path,
+         .volume = volume ? &*volume : nullptr});
     co_await copy(run, sources, target, std::move(options), progress);
   } catch (const Error& error) {
     throw file.renamed(error);

@@ -54,6 +54,12 @@ const image::Layer* layer_of(const image::OpenedImage& image, uint32_t depth) {
   return depth < image.chain.size() ? &image.chain[depth] : nullptr;
 }
 
+// What rests in the file is not what the guest sees: as with qemu-img, such bytes have no place to be told.
+bool is_encrypted(const image::Layer& layer) {
+  return layer.luks != nullptr ||
+         (layer.qcow2 != nullptr && layer.qcow2->header().crypt_method != qcow2::CryptMethod::kNone);
+}
+
 // Where a host file has a hole below a mapped cluster, the guest reads zeros: the extent ends where that
 // changes.
 io::task<void> look_below(const image::OpenedImage& image, MapEntry& entry) {
@@ -85,6 +91,8 @@ io::task<MapEntry> entry_at(const image::OpenedImage& image, uint64_t offset, ui
                     .data = found.extent.data && found.extent.allocated,
                     .offset = found.extent.host_offset,
                     .file = std::string(found.extent.host_name)};
+  const image::Layer* const layer = layer_of(image, entry.depth);
+  if (layer != nullptr && is_encrypted(*layer)) entry.offset.reset();
   if (co_await past_short_backing(found, offset)) entry.present = false;
   co_await look_below(image, entry);
   co_return entry;
