@@ -117,27 +117,37 @@ io::task<std::unique_ptr<LuksContainer>> LuksContainer::open(std::unique_ptr<blo
   co_return container;
 }
 
+io::task<std::unique_ptr<LuksContainer>> LuksContainer::open(std::unique_ptr<block::Device> storage,
+                                                             const Luks1Volume& volume, bool read_only) {
+  check_payload(*storage, volume.header);
+  std::unique_ptr<LuksContainer> container(new LuksContainer(std::move(storage), volume.header, read_only));
+  container->unlock(volume);
+  co_return container;
+}
+
 io::task<std::unique_ptr<LuksContainer>> LuksContainer::open_locked(std::unique_ptr<block::Device> storage) {
   Luks1Header header = co_await luks1_read_header(*storage, 0);
   check_payload(*storage, header);
   co_return std::unique_ptr<LuksContainer>(new LuksContainer(std::move(storage), std::move(header), true));
 }
 
-io::task<std::unique_ptr<LuksContainer>> LuksContainer::create(std::unique_ptr<block::Device> storage,
-                                                               Luks1CreateOptions options,
-                                                               ConstBytes passphrase, uint64_t size_bytes) {
+io::task<Luks1Volume> LuksContainer::format(block::Device& storage, Luks1CreateOptions options,
+                                            ConstBytes passphrase, uint64_t size_bytes) {
   validate(options);
   const std::optional<uint64_t> total = checked_add(luks1_header_bytes(options), whole_sectors(size_bytes));
   if (!total || *total > INT64_MAX) {
-    fail(ErrorKind::kLimit, "{}: {} bytes are more than a file can hold", storage->name(), size_bytes);
+    fail(ErrorKind::kLimit, "{}: {} bytes are more than a file can hold", storage.name(), size_bytes);
   }
-  const uint64_t there = storage->length_bytes();
-  if (there < *total || (there > *total && storage->limits().growable)) co_await storage->resize(*total);
-  const Luks1Volume volume = co_await luks1_format(*storage, 0, std::move(options), passphrase);
-  check_payload(*storage, volume.header);
-  std::unique_ptr<LuksContainer> container(new LuksContainer(std::move(storage), volume.header, false));
-  container->unlock(volume);
-  co_return container;
+  const uint64_t there = storage.length_bytes();
+  if (there < *total || (there > *total && storage.limits().growable)) co_await storage.resize(*total);
+  co_return co_await luks1_format(storage, 0, std::move(options), passphrase);
+}
+
+io::task<std::unique_ptr<LuksContainer>> LuksContainer::create(std::unique_ptr<block::Device> storage,
+                                                               Luks1CreateOptions options,
+                                                               ConstBytes passphrase, uint64_t size_bytes) {
+  const Luks1Volume volume = co_await format(*storage, std::move(options), passphrase, size_bytes);
+  co_return co_await open(std::move(storage), volume, /*read_only=*/false);
 }
 
 io::task<void> LuksContainer::close() {

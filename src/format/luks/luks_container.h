@@ -30,10 +30,16 @@ class LuksContainer final : public block::Device {
   static io::task<std::unique_ptr<LuksContainer>> open(std::unique_ptr<block::Device> storage,
                                                        ConstBytes passphrase, bool read_only,
                                                        std::stop_token stop = {});
+  // Opens with the volume key that whoever made or unlocked the volume still holds: no key derivation.
+  static io::task<std::unique_ptr<LuksContainer>> open(std::unique_ptr<block::Device> storage,
+                                                       const Luks1Volume& volume, bool read_only);
   // Opens without a passphrase, to tell of the header and the size. Reads and writes throw kMissingSecret.
   static io::task<std::unique_ptr<LuksContainer>> open_locked(std::unique_ptr<block::Device> storage);
   // Makes a volume whose payload has `size_bytes`, rounded up to whole sectors: a growable storage is cut or
   // extended to fit, another one must be large enough. Only the header area is written.
+  static io::task<Luks1Volume> format(block::Device& storage, Luks1CreateOptions options, ConstBytes passphrase,
+                                      uint64_t size_bytes);
+  // The same, and opens it for writing.
   static io::task<std::unique_ptr<LuksContainer>> create(std::unique_ptr<block::Device> storage,
                                                          Luks1CreateOptions options, ConstBytes passphrase,
                                                          uint64_t size_bytes);
