@@ -8,15 +8,18 @@ import time
 from cofre_peers import COFRE, TIMEOUT_S
 
 
+END_OF_INPUT = "\x04"
+
+
 def on_terminal(args, answers, cwd=None):
-    """Runs `cofre ARGS` on a new terminal and types the next of `answers` at each prompt (a text that asks for a
-    passphrase and waits). Returns (exit code, all that showed on the terminal)."""
+    """Runs `cofre ARGS` on a new terminal and types the next of `answers` whenever it waits at a prompt: a last line that
+    ends with a colon. When no answer is left it types the end of input. Returns (exit code, all that showed on the terminal)."""
     child, terminal = pty.fork()
     if child == 0:
         if cwd:
             os.chdir(cwd)
         os.execv(COFRE, [COFRE, *map(str, args)])
-    shown, asked, waiting = b"", 0, list(answers)
+    shown, answered, waiting = b"", 0, list(answers)
     deadline = time.monotonic() + TIMEOUT_S
     try:
         while time.monotonic() < deadline:
@@ -29,18 +32,17 @@ def on_terminal(args, answers, cwd=None):
             if not piece:
                 break
             shown += piece
-            if waiting and prompts(shown) > asked:
-                asked = prompts(shown)
-                os.write(terminal, waiting.pop(0).encode() + b"\n")
+            if at_prompt(shown[answered:]):
+                answered = len(shown)
+                answer = waiting.pop(0) if waiting else END_OF_INPUT
+                os.write(terminal, answer.encode() + (b"" if answer == END_OF_INPUT else b"\n"))
         else:
             raise AssertionError(f"cofre {args}: no end on the terminal; it showed {shown.decode(errors='replace')}")
     finally:
-        os.close(terminal)
-    _, status = os.waitpid(child, 0)
+        os.close(terminal)      # hangs up: a program that still runs gets SIGHUP
+        _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
 
 
-def prompts(shown):
-    """How often the program asked: the word with a colon after it on the same line."""
-    lines = shown.decode(errors="replace").replace("\r", "\n").split("\n")
-    return sum("passphrase" in line.lower() and line.rstrip().endswith(":") for line in lines)
+def at_prompt(text):
+    return text.replace(b"\r", b"\n").split(b"\n")[-1].rstrip(b" ").endswith(b":")

@@ -138,16 +138,15 @@ class Tables(BadInputCase):
         image = self.patched(lambda p: p.write(p.l1_entry(0), ">Q", COPIED | (1 << 45)))
         self.survives(image)
 
-    def test_data_behind_the_end_reads_as_zeros_or_fails_like_qemu(self):
-        image = self.patched(lambda p: p.write(p.l2_entry(0), ">Q", COPIED | (1 << 45)))
-        theirs, ours = (tool.img("convert", "-O", "raw", image.path, self.path("out.raw")) for tool in (QEMU_TOOL, COFRE_TOOL))
-        self.assertEqual(ours.code, theirs.code, f"{ours}{theirs}")
+    def test_data_behind_the_end(self):
+        """qemu-img reads zeros there; the bytes are lost, and cofre says so."""
+        self.cannot_be_read(self.patched(lambda p: p.write(p.l2_entry(0), ">Q", COPIED | (1 << 45))), ("0x200000000000", str(1 << 45)))
 
     def test_unaligned_offsets(self):
         """Entries that are no multiple of a cluster: the message names where the entry points."""
-        self.cannot_be_read(self.patched(lambda p: p.write(p.l1_entry(0), ">Q", COPIED | (0x40000 + 512))), "0x40200")
+        self.cannot_be_read(self.patched(lambda p: p.write(p.l1_entry(0), ">Q", COPIED | (0x40000 + 512))), ("0x40200", str(0x40200)))
         self.cannot_be_read(self.patched(lambda p: p.write(p.l2_entry(0), ">Q", COPIED | (p.data_cluster(0) + 512))),
-                            ("0x50200", "0x00050200"))
+                            ("0x50200", str(0x50200)))
 
     def test_l2_table_that_is_the_l1_table(self):
         self.survives(self.patched(lambda p: p.write(p.l1_entry(0), ">Q", COPIED | p.get("l1_offset"))))
@@ -239,7 +238,7 @@ class Backing(BadInputCase):
         """A backing name from an untrusted image opens no network connection."""
         for name in ("http://127.0.0.1:9/x", "nbd://127.0.0.1:9/x", "ssh://h/x"):
             with self.subTest(name=name):
-                self.cannot_be_read(self.overlay("top.qcow2", name), ("unsupported", "not supported", "unknown", "protocol"))
+                self.cannot_be_read(self.overlay("top.qcow2", name), ("unsupported", "not supported", "unknown", "protocol", "cannot open"))
 
     def test_long_chain_is_bounded(self):
         base = self.good_image("0.qcow2")
@@ -274,7 +273,9 @@ class Secrets(BadInputCase):
 
     def test_missing_secret_object(self):
         image = self.good_image(options=luks_options(), secret=self.secret())
-        self.cannot_be_read(Image(image.path, "qcow2", extra="encrypt.key-secret=nosuch"), "nosuch")
+        named = Image(image.path, "qcow2", extra="encrypt.key-secret=nosuch")
+        self.gently_refused(cofre("convert", *named.args()[:-1], "-O", "raw", named.opts(), self.path("out.raw")), "nosuch", "--object")
+        self.assertFalse(os.path.exists(self.path("out.raw")))
 
     def test_key_for_a_plain_image(self):
         image = self.good_image()

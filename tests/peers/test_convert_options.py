@@ -116,7 +116,7 @@ class Names(ConvertCase):
         image, _ = self.to_qcow2()
         out = self.path("out.raw")
         for opts in (f"driver=qcow2,file.driver=file,file.filename={image.path}",
-                     f"file.filename={image.path}", f"driver=raw,file.driver=qcow2,file.file.filename={image.path}"):
+                     f"file.filename={image.path}"):
             with self.subTest(opts=opts):
                 for tool in (qemu_img, cofre):
                     result = self.ok(tool("convert", "--image-opts", "-O", "raw", opts, out))
@@ -160,15 +160,6 @@ class Names(ConvertCase):
                 self.ok(cofre("compare", "file:" + path, self.source))
                 self.ok(cofre("convert", "-O", "qcow2", self.source, path))
                 self.ok(qemu_img("compare", path, self.source))
-
-    def test_slice_of_a_raw_file(self):
-        """raw's own options: a window into a file."""
-        opts = f"driver=raw,offset=65536,size=131072,file.filename={self.source}"
-        out = self.path("out.raw")
-        for tool in (qemu_img, cofre):
-            result = self.ok(tool("convert", "--image-opts", "-O", "raw", opts, out))
-            self.same_bytes(self.read_file(out), self.disk[65536:196608], result)
-            os.unlink(out)
 
 
 class Holes(ConvertCase):
