@@ -99,11 +99,24 @@ io::task<void> zero_mapping(State& state, uint64_t guest, uint64_t end, bool may
   }
 }
 
+io::task<void> zero_raw_data(State& state, io::Reactor& lane, uint64_t guest, uint64_t length,
+                             bool may_unmap) {
+  if (state.cipher) co_return co_await write_zero_bytes(state, lane, guest, length);
+  Retired::Transfer transfer = state.retired.begin();
+  co_await io::enter(lane);
+  co_await state.external_data->write_zeroes(guest, length, {.may_unmap = may_unmap});
+  transfer.end();
+  co_await io::enter(state.home);
+}
+
 }  // namespace
 
 io::task<void> State::zero_range(io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap) {
   const uint64_t end = guest + length;
   const uint64_t unit = header.subcluster_bytes();
+  // The data file must read the same by itself, also beside writes in flight: it alone says what is zero.
+  if (header.external_data() && header.raw_external_data())
+    co_return co_await zero_raw_data(*this, lane, guest, length, may_unmap);
   // The disk's end need not be a subcluster's: what lies past it is nobody's.
   const uint64_t inner_begin = align_up(guest, unit);
   const uint64_t inner_end = end == length_bytes ? align_up(end, unit) : align_down(end, unit);
@@ -116,9 +129,6 @@ io::task<void> State::zero_range(io::Reactor& lane, uint64_t guest, uint64_t len
   if (inner_begin >= inner_end) co_return co_await zero_edge(*this, lane, guest, length);
   if (guest < inner_begin) co_await zero_edge(*this, lane, guest, inner_begin - guest);
   if (inner_end < end) co_await zero_edge(*this, lane, inner_end, end - inner_end);
-  if (external_data && header.raw_external_data())  // the data file must read the same by itself
-    co_await external_data->write_zeroes(inner_begin, std::min(inner_end, length_bytes) - inner_begin,
-                                         {.may_unmap = may_unmap});
   std::vector<uint64_t> left;
   {
     block::RangeLock::Guard exclusive;
@@ -139,6 +149,9 @@ io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
                                                       : align_down<uint64_t>(guest + length, cluster_bytes());
   const uint64_t begin = align_up<uint64_t>(guest, cluster_bytes());
   if (begin >= end || (header.version < 3 && backing)) co_return;
+  if (header.external_data() && header.raw_external_data())
+    co_return co_await zero_raw_data(*this, home, begin, std::min(end, length_bytes) - begin,
+                                     /*may_unmap=*/true);
   block::RangeLock::Guard exclusive;
   co_await guest_ranges.acquire(exclusive, begin, end, true);
   {
@@ -162,13 +175,7 @@ io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
       if (needs_relief()) co_await relieve();
     }
   }
-  if (!external_data) co_return;
-  const uint64_t covered = std::min(end, length_bytes) - begin;
-  if (header.raw_external_data()) {  // the data file must read the same by itself
-    co_await external_data->write_zeroes(begin, covered, {.may_unmap = true});
-  } else {
-    co_await external_data->discard(begin, covered);
-  }
+  if (external_data) co_await external_data->discard(begin, std::min(end, length_bytes) - begin);
 }
 
 }  // namespace cofre::qcow2

@@ -84,7 +84,10 @@ class CheckAgainstQemu : public testing::Test {
   }
 
   Figures check_qemu(const std::string& path) {
-    const luks::Outcome outcome = run_program({"qemu-img", "check", "-f", "qcow2", "--output=json", path});
+    const std::string image = encrypted_ ? "driver=qcow2,encrypt.key-secret=s,file.filename=" + path
+                                         : "driver=qcow2,file.filename=" + path;
+    const luks::Outcome outcome = run_program(
+        {"qemu-img", "check", "--object", "secret,id=s,data=abc", "--output=json", "--image-opts", image});
     const size_t begin = outcome.output.find('{');
     const size_t end = outcome.output.find("\n}");
     if (begin == std::string::npos || end == std::string::npos) {
@@ -132,6 +135,7 @@ class CheckAgainstQemu : public testing::Test {
   std::string copy_ = folder_.path("copy.qcow2");
   io::Lanes lanes_{1};
   std::string said_;
+  bool encrypted_ = false;
 };
 
 TEST_F(CheckAgainstQemu, SoundImages) {
@@ -146,11 +150,22 @@ TEST_F(CheckAgainstQemu, SoundImages) {
   }
 }
 
+// QEMU's own creation of a LUKS header fails now and then, so ours it is.
+io::task<void> create_encrypted(std::string path) {
+  auto file = storage::FileDevice::create(path, {});
+  CreateOptions options;
+  options.size_bytes = 4 * kMiB;
+  options.encryption = CryptMethod::kLuks;
+  options.luks.forced_iterations = 1000;
+  co_await create_image(*file, options, as_bytes("abc"));
+  co_await file->close();
+}
+
 TEST_F(CheckAgainstQemu, EncryptedImageWithoutItsKey) {
-  expect_success({"qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o",
-                  "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path_, "4M"});
-  EXPECT_EQ(figures(check_ours(path_, false, false)).leaks, 0u) << said_;
-  EXPECT_EQ(check_ours(path_, false, false).corruptions, 0u) << said_;
+  lanes_.run(create_encrypted(path_));
+  encrypted_ = true;
+  compare();
+  EXPECT_EQ(check_ours(path_, false, false).leaks, 0u) << said_;
 }
 
 TEST_F(CheckAgainstQemu, CompressedClusters) {
