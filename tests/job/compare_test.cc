@@ -74,7 +74,7 @@ void disturb(LayeredDevice& device, std::mt19937_64& random) {
 TEST(CompareModel, AgreesOnEverySector) {
   const uint64_t first_seed = test_seed();
   int seen[4] = {};
-  for (uint64_t seed = first_seed; seed < first_seed + 300; ++seed) {
+  for (uint64_t seed = first_seed; seed < first_seed + 120; ++seed) {
     SCOPED_TRACE("COFRE_TEST_SEED=" + std::to_string(seed));
     std::mt19937_64 random(seed);
     const uint64_t length = align_up<uint64_t>(1 + random() % (3 * kMiB), kSectorBytes);

@@ -67,12 +67,12 @@ TEST_P(JobLanes, LayeredDevicesFromAllLanes) {
   SCOPED_TRACE("COFRE_TEST_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   io::Lanes lanes(3, GetParam());
-  for (int round = 0; round < 6; ++round) {
-    LayeredDevice base(12 * kMiB, "base");
-    LayeredDevice source(16 * kMiB, "source", &base);
+  for (int round = 0; round < 4; ++round) {
+    LayeredDevice base(6 * kMiB, "base");
+    LayeredDevice source(8 * kMiB, "source", &base);
     base.randomize(random, 1000, true);
     source.randomize(random, 1000, true);
-    LayeredDevice target(16 * kMiB, "target", &base);
+    LayeredDevice target(8 * kMiB, "target", &base);
     const ConvertOptions options{.source_base = &base,
                                  .target_reads_zero = true,
                                  .target_has_backing = true,
