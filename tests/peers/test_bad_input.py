@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, SANITIZED, Image, PeerCase, aes_options, cofre, luks_options,
-                         qemu_img, random_disk, run)
+                         qemu_img, run)
 from qcow2_patch import COPIED, COMPRESSED, Patch
 
 QUICK_S = 60 if SANITIZED else 20
@@ -341,7 +341,7 @@ class Targets(BadInputCase):
 
     def setUp(self):
         super().setUp()
-        self.disk = random_disk(self.rng, 4 * MIB)
+        self.disk = self.rng.randbytes(4 * MIB)
         self.source = self.write_file("source.raw", self.disk)
 
     def test_target_is_the_source(self):
