@@ -95,12 +95,23 @@ io::task<void> ModelRig::perform(const Request& request) {
 
 namespace {
 
-io::task<void> perform_all(ModelRig& rig, const std::vector<ModelRig::Request>& requests) {
+// Several requests, one after the other, with a flush now and then.
+io::task<void> perform_in_turn(ModelRig& rig, std::span<const ModelRig::Request> requests) {
+  for (const ModelRig::Request& request : requests) {
+    co_await rig.perform(request);
+    if (rig.random()() % 4 == 0) co_await rig.image().flush();
+  }
+}
+
+io::task<void> perform_all(ModelRig& rig, std::span<const ModelRig::Request> requests) {
   io::TaskGroup group;
-  for (const ModelRig::Request& request : requests) group.spawn(rig.perform(request));
-  if (rig.random()() % 4 == 0) group.spawn(rig.image().flush());
+  for (size_t first = 0; first < requests.size();) {
+    const size_t count = std::min<size_t>(1 + rig.random()() % 3, requests.size() - first);
+    group.spawn(perform_in_turn(rig, requests.subspan(first, count)));
+    first += count;
+  }
   // A read beside them must end, whatever it sees.
-  std::vector<std::byte> beside(4096);
+  std::vector<std::byte> beside(64 * kKiB);
   group.spawn(rig.image().read(0, beside));
   co_await group.join();
 }

@@ -40,8 +40,8 @@ class ModelRig {
   // Destroys the image as a crash would.
   void drop() noexcept { image_.reset(); }
 
-  // `count` requests in flight together. Afterwards each sector must read as one of those that covered it
-  // left it; the model takes it so.
+  // `count` requests by several clients at once. Afterwards each sector must read as one of those that
+  // covered it left it; the model takes it so.
   void burst(int count);
   // The whole image reads as the model says.
   void verify();

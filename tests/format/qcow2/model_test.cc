@@ -16,8 +16,8 @@ TEST_P(Model, RandomRequests) {
   for (int generation = 0; generation < 3; ++generation) {
     rig.open();
     rig.verify();
-    for (int i = 0; i < rounds(60); ++i) {
-      rig.burst(static_cast<int>(rig.random()() % 6) + 1);
+    for (int i = 0; i < rounds(20); ++i) {
+      rig.burst(static_cast<int>(rig.random()() % 12) + 1);
       if (HasFatalFailure()) return;
     }
     rig.verify();
