@@ -13,6 +13,7 @@ class GuestModel:
         self.disk = bytearray(content)
         self.rng = rng
         self.longest = longest
+        self.recent = []        # (offset, length) of the latest fills with something else than zeros
         self.discarded = []     # (offset, length) since the last settle, as they came
         self.known = bytearray(b"\1") * len(self.disk)
 
@@ -53,13 +54,21 @@ class GuestModel:
         length = min(max(1, int(self.longest ** self.rng.random()) // unit * unit), size)
         if unit > 1 and self.rng.random() < 0.1:
             length = max(1, length - 1)
+        offset = self._near_an_earlier_write(length) if self.recent and self.rng.random() < 0.6 else self.rng.randrange(size)
         if self.rng.random() < 0.05:
-            return size - length, length
-        return min(self.rng.randrange(size) // unit * unit, size - length), length
+            offset = size
+        return max(0, min(offset // unit * unit, size - length)), length
+
+    def _near_an_earlier_write(self, length):
+        """So that commands overlap: most of a disk is never touched otherwise, and zeros over zeros show nothing."""
+        offset, written = self.rng.choice(self.recent)
+        return offset + self.rng.randrange(-length, written + 1)
 
     def _fill(self, command, offset, length, byte):
         self.disk[offset:offset + length] = bytes([byte]) * length
         self.known[offset:offset + length] = b"\1" * length
+        if byte:
+            self.recent = [*self.recent[-19:], (offset, length)]
         return command.format(byte)
 
     def _read(self, offset, length):
