@@ -14,6 +14,15 @@
 namespace cofre::image {
 namespace {
 
+// A new image is a file of this host.
+std::string path_of(const std::string& text) {
+  const Options options = parse_image_name(text).options;
+  const auto path = options.values().find("file.filename");
+  if (path == options.values().end() || options.values().size() != 1)
+    fail(ErrorKind::kInvalidArgument, "'{}': the name of a new image is a path", text);
+  return path->second;
+}
+
 void merge_backing(CreateRequest& request) {
   if (request.backing_file) request.options.set("backing_file", *request.backing_file);
   if (request.backing_format) request.options.set("backing_fmt", *request.backing_format);
@@ -112,14 +121,13 @@ io::task<void> create_data_file(const CreatePlan& plan, const std::string& name,
 
 io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
                                  CacheMode cache, const NewVolume& volume) {
-  OpenedImage image = co_await open_image(
-      name_of_new_image(plan, target),
-      {.writable = true,
-       .no_backing = true,
-       .cache = cache,
-       .secrets = &secrets,
-       .label = plan.path,
-       .volume = volume ? &*volume : nullptr});
+  OpenedImage image =
+      co_await open_image(name_of_new_image(plan, target), {.writable = true,
+                                                            .no_backing = true,
+                                                            .cache = cache,
+                                                            .secrets = &secrets,
+                                                            .label = plan.path,
+                                                            .volume = volume ? &*volume : nullptr});
   // A data file that is to be read as a raw image holds every cluster in its place from the start.
   const bool whole = plan.settings.preallocation == qcow2::Preallocation::kOff;
   co_await image.top().qcow2->preallocate(whole ? qcow2::Preallocation::kMetadata
@@ -145,6 +153,7 @@ io::task<NewVolume> create_qcow2(const CreatePlan& plan, const TargetFile& targe
 }  // namespace
 
 io::task<CreatePlan> plan_image(CreateRequest request) {
+  request.path = path_of(request.path);
   merge_backing(request);
   CreatePlan plan{.path = request.path, .format = request.format};
   plan.settings = parse_create_options(request.format, request.options);
@@ -170,9 +179,10 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
   co_return plan;
 }
 
-io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets, CacheMode cache) {
-  std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
+io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets,
+                                 CacheMode cache) {
   try {
+    std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
     if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(file), secrets);
     if (plan.format == Format::kQcow2)
       co_return co_await create_qcow2(plan, target, secrets, cache, std::move(file));
@@ -184,7 +194,7 @@ io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secr
 }
 
 ImageName name_of_new_image(const CreatePlan& plan, const TargetFile& target) {
-  ImageName name = parse_image_name(target.working_path(), plan.format);
+  ImageName name = image_name_of_file(target.working_path(), plan.format);
   if (plan.settings.key_secret)
     name.options.set(plan.format == Format::kLuks ? "key-secret" : "encrypt.key-secret",
                      *plan.settings.key_secret);

@@ -26,8 +26,11 @@ struct ImageName {
   std::optional<Format> format;  // of the driver or -f
 };
 
-// A path (also "file:PATH") or "json:{...}". Throws Error kInvalidArgument.
+// A path (also "file:PATH") or "json:{...}". Throws Error kInvalidArgument, kUnsupported for "nbd://..." and
+// the like (as in QEMU, whatever has a colon before the first slash).
 ImageName parse_image_name(const std::string& text, std::optional<Format> format = std::nullopt);
+// The file `path`, whatever characters are in it.
+ImageName image_name_of_file(const std::string& path, std::optional<Format> format = std::nullopt);
 // The text after --image-opts. Throws Error kInvalidArgument.
 ImageName parse_image_options(const std::string& text);
 // A tree of options: of a json: name, or the part of another one under "backing.".

@@ -96,8 +96,9 @@ void take_of_format(Options& options, Format format, const ImageName& name, Laye
 
 // Below the top an image is somebody's backing file, of whatever format: it must not change.
 storage::FileLocks locks_for(bool is_raw_top, const OpenPolicy& policy) {
+  if (policy.headers_only && (is_raw_top || policy.force_share)) return storage::FileLocks::none();
   if (policy.force_share) return storage::FileLocks::force_share();
-  if (is_raw_top) return storage::FileLocks::raw(!policy.writable);
+  if (is_raw_top && !policy.exclusive) return storage::FileLocks::raw(!policy.writable);
   return storage::FileLocks::format(!policy.writable);
 }
 
@@ -196,10 +197,10 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
 
 io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions options, OpenPolicy policy) {
   if (policy.no_backing) co_return;
-  std::optional<ImageName> name = backing_name(image, options);
-  if (!name) co_return;
   std::unique_ptr<block::Device> backing;
   try {
+    std::optional<ImageName> name = backing_name(image, options);
+    if (!name) co_return;
     backing = co_await open_layer(walk, std::move(*name), policy_below(policy));
   } catch (const Error& error) {
     throw error.with_context(fmt::format("backing file of '{}'", options.path));

@@ -33,9 +33,11 @@ enum class Keys {
 
 struct OpenPolicy {
   bool writable = false;
-  bool force_share = false;  // -U: bears other writers; read-only
-  bool no_backing = false;   // the top only: what lies below reads as zero
-  bool for_check = false;    // qcow2: open although the tables are bad
+  bool force_share = false;   // -U: bears other writers; read-only
+  bool no_backing = false;    // the top only: what lies below reads as zero
+  bool exclusive = false;     // refuses other writers of a raw image too (a format's image always does)
+  bool headers_only = false;  // as info: a raw image and force_share take no locks at all
+  bool for_check = false;     // qcow2: open although the tables are bad
   Keys keys = Keys::kNeeded;
   CacheMode cache = {};
   bool bulk = true;  // a job has the lanes to itself: transfers through the host's cache may block them

@@ -100,6 +100,16 @@ SecretBytes given_value(Options& properties, const std::string& id) {
   return value;
 }
 
+// "secret,id=..." or {"qom-type": "secret", "id": ...}. The text may hold a secret: errors do not repeat it.
+Options parse_object(std::string_view text) {
+  try {
+    return text.starts_with('{') ? Options::parse_json(text) : Options::parse_list(text, "qom-type");
+  } catch (const Error& error) {
+    throw Error(error.kind(),
+                "an --object is neither a list of properties (secret,id=ID,file=PATH) nor a JSON object");
+  }
+}
+
 bool take_is_base64(Options& properties, const std::string& id) {
   const std::string format = properties.take("format").value_or("raw");
   if (format != "raw" && format != "base64")
@@ -143,7 +153,7 @@ void strip_newline(SecretBytes& secret) noexcept {
 }
 
 void Secrets::add_object(std::string_view text) {
-  Options properties = Options::parse_list(text, "qom-type");
+  Options properties = parse_object(text);
   const std::string type = properties.take("qom-type").value_or("");
   if (type != "secret")
     fail(ErrorKind::kInvalidArgument,
@@ -201,7 +211,12 @@ ConstBytes Secrets::for_image(const std::string& image, bool creating) {
 }
 
 ConstBytes Secrets::choose(const std::optional<std::string>& id, const std::string& image, bool creating) {
-  return id ? find(*id) : for_image(image, creating);
+  if (!id) return for_image(image, creating);
+  try {
+    return find(*id);
+  } catch (const Error& error) {
+    throw error.with_context(fmt::format("'{}'", image));
+  }
 }
 
 }  // namespace cofre::image

@@ -28,9 +28,9 @@ class Secrets {
   // ask.
   using Prompt = std::function<std::optional<crypto::SecretBytes>(const std::string& image, bool creating)>;
 
-  // "secret,id=...,...". Throws Error kInvalidArgument for other objects and bad properties; kExists for an
-  // id given twice; what reading the file throws. `text` may hold the secret itself (data=): never repeat it
-  // in messages.
+  // "secret,id=...,...", or the same as a JSON object. Throws Error kInvalidArgument for other objects and
+  // bad properties; kExists for an id given twice; what reading the file throws. `text` may hold the secret
+  // itself (data=): never repeat it in messages.
   void add_object(std::string_view text);
   void add(std::string id, crypto::SecretBytes value);
   // The passphrase of every image that names no secret.
@@ -42,7 +42,7 @@ class Secrets {
   // The passphrase for an image that names none: the default, or the answer of the prompt, asked once an
   // image. Throws Error kMissingSecret that names the image and the ways to give a passphrase.
   ConstBytes for_image(const std::string& image, bool creating = false);
-  // find(*id), or for_image() when there is no id.
+  // find(*id), naming the image when there is none, or for_image() without an id.
   ConstBytes choose(const std::optional<std::string>& id, const std::string& image, bool creating = false);
 
  private:

@@ -27,7 +27,7 @@ struct ConvertArguments {
   std::string target_cache = "writeback";
   std::string source_cache = "writeback";
   std::string sparse = "4k";
-  std::string parallel = "0";
+  std::optional<std::string> parallel;
   bool target_image_opts = false;
   bool target_is_zero = false;
   bool existing_target = false;
@@ -98,6 +98,7 @@ io::task<Sources> open_sources(const ConvertArguments& given, image::Secrets& se
   for (size_t i = 0; i + 1 < given.names.size(); ++i)
     sources.push_back(co_await image::open_image(given.source.name(given.names[i]),
                                                  {.force_share = given.source.force_share,
+                                                  .exclusive = true,
                                                   .cache = image::parse_cache_mode(given.source_cache),
                                                   .secrets = &secrets}));
   co_return sources;
@@ -147,10 +148,18 @@ bool new_target_reads_zero(const image::CreatePlan& plan, const image::TargetFil
   return !mapped || (!plan.encrypted() && !target.in_place());
 }
 
+uint64_t parse_sparse_size(const std::string& text) {
+  const uint64_t bytes = image::parse_size(text, "sparse size");
+  if (bytes % kSectorBytes != 0)
+    fail(ErrorKind::kInvalidArgument, "-S {}: a sparse size is a multiple of {} bytes, or 0", text,
+         kSectorBytes);
+  return bytes;
+}
+
 job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay& progress) {
   job::ConvertOptions options;
-  options.sparse_bytes = image::parse_size(given.sparse, "sparse size");
-  options.parallel = static_cast<unsigned>(parse_number(given.parallel, "-m", 0, 16));
+  options.sparse_bytes = parse_sparse_size(given.sparse);
+  if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
   options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
   options.progress.cancelled = interrupted;
   return options;
@@ -210,13 +219,13 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
     options.source_base = source_base(sources[0], image::resolve_beside(plan.path, *backing));
   const image::NewVolume volume = co_await image::create_image(plan, file, run.secrets, cache);
   try {
-    image::OpenedImage target = co_await image::open_image(
-        image::name_of_new_image(plan, file),
-        {.writable = true,
-         .cache = cache,
-         .secrets = &run.secrets,
-         .label = plan.path,
-         .volume = volume ? &*volume : nullptr});
+    image::OpenedImage target = co_await image::open_image(image::name_of_new_image(plan, file),
+                                                           {.writable = true,
+                                                            .exclusive = true,
+                                                            .cache = cache,
+                                                            .secrets = &run.secrets,
+                                                            .label = plan.path,
+                                                            .volume = volume ? &*volume : nullptr});
     co_await copy(run, sources, target, std::move(options), progress);
   } catch (const Error& error) {
     throw file.renamed(error);
@@ -233,9 +242,11 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
           : image::parse_image_name(text, image::parse_format(given.target_format.value_or("raw")));
   const auto path = name.options.values().find("file.filename");
   if (path != name.options.values().end()) refuse_source_as_target(sources, path->second);
-  image::OpenedImage target = co_await image::open_image(
-      name,
-      {.writable = true, .cache = image::parse_cache_mode(given.target_cache), .secrets = &run.secrets});
+  image::OpenedImage target =
+      co_await image::open_image(name, {.writable = true,
+                                        .exclusive = true,
+                                        .cache = image::parse_cache_mode(given.target_cache),
+                                        .secrets = &run.secrets});
   if (target.device->length_bytes() < total_bytes(sources))
     fail(ErrorKind::kInvalidArgument, "the target '{}' is smaller ({} bytes) than the source ({} bytes)",
          text, target.device->length_bytes(), total_bytes(sources));

@@ -43,7 +43,8 @@ io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, b
   std::optional<image::ImageName> name = std::move(first);
   while (name) {
     image::OpenedImage image = co_await image::open_image(
-        std::move(*name), {.force_share = force_share, .no_backing = true, .keys = image::Keys::kUnused});
+        std::move(*name),
+        {.force_share = force_share, .no_backing = true, .headers_only = true, .keys = image::Keys::kUnused});
     const auto identity = image.top().file->identity();
     if (std::find(seen.begin(), seen.end(), identity) != seen.end())
       fail(ErrorKind::kInvalidArgument, "backing file '{}' creates an infinite loop", image.top().path);

@@ -6,6 +6,7 @@
 #include "block/device.h"
 #include "image/open.h"
 #include "image/size.h"
+#include "image/unwritten.h"
 #include "io/lanes.h"
 #include "tool/command_line.h"
 #include "tool/interrupt.h"
@@ -54,6 +55,19 @@ const image::Layer* layer_of(const image::OpenedImage& image, uint32_t depth) {
   return depth < image.chain.size() ? &image.chain[depth] : nullptr;
 }
 
+// The image, and what was found out about its layers so far.
+struct Mapped {
+  image::OpenedImage image = {};
+  std::vector<std::optional<bool>> unwritten = {};  // of each layer
+};
+
+io::task<bool> has_unwritten_clusters(Mapped& mapped, uint32_t depth) {
+  std::optional<bool>& known = mapped.unwritten[depth];
+  const image::Layer& layer = mapped.image.chain[depth];
+  if (!known) known = co_await image::has_unwritten_clusters(*layer.qcow2, *layer.file);
+  co_return *known;
+}
+
 // What rests in the file is not what the guest sees: as with qemu-img, such bytes have no place to be told.
 bool is_encrypted(const image::Layer& layer) {
   return layer.luks != nullptr ||
@@ -62,13 +76,14 @@ bool is_encrypted(const image::Layer& layer) {
 
 // Where a host file has a hole below a mapped cluster, the guest reads zeros: the extent ends where that
 // changes.
-io::task<void> look_below(const image::OpenedImage& image, MapEntry& entry) {
-  const image::Layer* const layer = layer_of(image, entry.depth);
+io::task<void> look_below(Mapped& mapped, MapEntry& entry) {
+  const image::Layer* const layer = layer_of(mapped.image, entry.depth);
   if (!entry.data || entry.zero || !entry.offset || layer == nullptr || layer->qcow2 == nullptr) co_return;
   if (layer->data_file != nullptr) co_return;
   const block::Extent below = co_await layer->file->map(*entry.offset, entry.length);
   const uint64_t length = below.length_bytes / kSectorBytes * kSectorBytes;
   if (length == 0) co_return;
+  if (below.zero && !co_await has_unwritten_clusters(mapped, entry.depth)) co_return;
   entry.length = std::min(entry.length, length);
   entry.zero = below.zero;
 }
@@ -81,8 +96,8 @@ io::task<bool> past_short_backing(block::ChainExtent found, uint64_t offset) {
   co_return !own.allocated;
 }
 
-io::task<MapEntry> entry_at(const image::OpenedImage& image, uint64_t offset, uint64_t length) {
-  const block::ChainExtent found = co_await block::map_chain(*image.device, offset, length);
+io::task<MapEntry> entry_at(Mapped& mapped, uint64_t offset, uint64_t length) {
+  const block::ChainExtent found = co_await block::map_chain(*mapped.image.device, offset, length);
   MapEntry entry = {.start = offset,
                     .length = found.extent.length_bytes,
                     .depth = found.depth,
@@ -91,10 +106,10 @@ io::task<MapEntry> entry_at(const image::OpenedImage& image, uint64_t offset, ui
                     .data = found.extent.data && found.extent.allocated,
                     .offset = found.extent.host_offset,
                     .file = std::string(found.extent.host_name)};
-  const image::Layer* const layer = layer_of(image, entry.depth);
+  const image::Layer* const layer = layer_of(mapped.image, entry.depth);
   if (layer != nullptr && is_encrypted(*layer)) entry.offset.reset();
   if (co_await past_short_backing(found, offset)) entry.present = false;
-  co_await look_below(image, entry);
+  co_await look_below(mapped, entry);
   co_return entry;
 }
 
@@ -116,7 +131,8 @@ class MapPrinter {
 
   void finish() {
     flush();
-    if (json_) fmt::print("{}]\n", any_ ? "" : "[");
+    if (json_ && !any_) print_json({});  // a disk of no bytes has one entry of none
+    if (json_) fmt::print("]\n");
   }
 
  private:
@@ -156,10 +172,12 @@ class MapPrinter {
 };
 
 io::task<void> map(const MapArguments& given, bool json) {
-  image::OpenedImage image =
+  Mapped mapped;
+  mapped.image =
       co_await image::open_image(given.source.name(given.names[0]),
                                  {.force_share = given.source.force_share, .keys = image::Keys::kUnused});
-  const uint64_t length = image.device->length_bytes();
+  mapped.unwritten.resize(mapped.image.chain.size());
+  const uint64_t length = mapped.image.device->length_bytes();
   uint64_t at = image::parse_size(given.start, "start offset") / kSectorBytes * kSectorBytes;
   uint64_t end = length;
   if (given.length && at < length)
@@ -167,12 +185,12 @@ io::task<void> map(const MapArguments& given, bool json) {
   MapPrinter printer(json);
   while (at < end) {
     if (interrupted()) fail(ErrorKind::kCancelled, "interrupted");
-    MapEntry entry = co_await entry_at(image, at, end - at);
+    MapEntry entry = co_await entry_at(mapped, at, end - at);
     at += entry.length;
     printer.add(std::move(entry));
   }
   printer.finish();
-  co_await image.close();
+  co_await mapped.image.close();
 }
 
 }  // namespace
