@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "crypto/gcrypt.h"
 #include "crypto/secret.h"
@@ -92,12 +94,35 @@ struct Clocks {
 };
 
 // Salt and passphrase do not matter for the time.
-Seconds time_of(DigestAlgorithm algorithm, size_t key_bytes, uint32_t iterations) {
+Seconds time_of_one_block(DigestAlgorithm algorithm, uint32_t iterations) {
   constexpr std::array<std::byte, 32> kSalt{};
-  SecretBytes key(key_bytes);
+  SecretBytes block(digest_bytes(algorithm));
   const Clocks start;
-  pbkdf2(algorithm, kSalt, kSalt, iterations, key.bytes());
+  pbkdf2(algorithm, kSalt, kSalt, iterations, block.bytes());
   return start.since();
+}
+
+// Iterations of one output block, of the digest's length, in a second. Work grows until it is long enough for
+// any clock; the best of three runs counts.
+double measure_block_rate(DigestAlgorithm algorithm) {
+  constexpr Seconds kLongEnough{0.02};
+  uint32_t iterations = 4096;
+  Seconds best = time_of_one_block(algorithm, iterations);
+  while (best < kLongEnough && iterations < (UINT32_MAX >> 1)) {
+    iterations *= 2;
+    best = time_of_one_block(algorithm, iterations);
+  }
+  for (int again = 0; again < 2; ++again) best = std::min(best, time_of_one_block(algorithm, iterations));
+  return iterations / std::max(best.count(), 1e-9);
+}
+
+// Measured once a process: a new volume asks twice (for its keyslot and for the volume key's digest).
+double block_rate(DigestAlgorithm algorithm) {
+  static std::array<std::atomic<double>, 16> rates{};
+  std::atomic<double>& rate = rates.at(static_cast<size_t>(algorithm));
+  if (rate.load(std::memory_order_relaxed) == 0)
+    rate.store(measure_block_rate(algorithm), std::memory_order_relaxed);
+  return rate.load(std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -114,16 +139,8 @@ void pbkdf2(DigestAlgorithm algorithm, ConstBytes passphrase, ConstBytes salt, u
 
 uint64_t pbkdf2_iterations_for(DigestAlgorithm algorithm, size_t key_bytes,
                                std::chrono::milliseconds target) {
-  constexpr Seconds kLongEnough{0.05};
-  key_bytes = std::max<size_t>(key_bytes, 1);
-  uint32_t iterations = 4096;
-  Seconds best = time_of(algorithm, key_bytes, iterations);
-  while (best < kLongEnough && iterations < (UINT32_MAX >> 1)) {
-    iterations *= 2;
-    best = time_of(algorithm, key_bytes, iterations);
-  }
-  for (int again = 0; again < 2; ++again) best = std::min(best, time_of(algorithm, key_bytes, iterations));
-  const double wanted = Seconds(target).count() * iterations / std::max(best.count(), 1e-9);
+  const size_t blocks = std::max<size_t>(div_ceil(key_bytes, digest_bytes(algorithm)), 1);
+  const double wanted = Seconds(target).count() * block_rate(algorithm) / static_cast<double>(blocks);
   if (!(wanted > static_cast<double>(kMinPbkdf2Iterations))) return kMinPbkdf2Iterations;
   return wanted >= static_cast<double>(kMostIterations) ? kMostIterations : static_cast<uint64_t>(wanted);
 }
