@@ -49,7 +49,7 @@ class CompareJob {
   io::task<std::optional<CompareStop>> run(const std::vector<io::Reactor*>& lanes) {
     const unsigned workers = worker_count(options_.parallel, lanes.size(), 2 * kChunkBytes);
     io::TaskGroup group;
-    for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[i % lanes.size()], work());
+    for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[lane_of_worker(i, lanes.size())], work());
     co_await group.join();
     if (plan_.stop()) note(*plan_.stop());
     if (!first_) control_.finish();

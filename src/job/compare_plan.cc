@@ -10,6 +10,7 @@ namespace {
 
 // Pieces shorter than this are read together with their neighbours.
 constexpr uint64_t kLeastPieceBytes = 64 * kKiB;
+constexpr uint64_t kMapBytes = 64 * kMiB;  // asked of a map at once, see convert_plan.cc
 
 }  // namespace
 
@@ -21,8 +22,9 @@ io::task<CompareChunk> ComparePlan::piece_at(uint64_t offset) {
   if (stop_ || offset >= end_) co_return CompareChunk{};
   control_.poll();
   try {
-    if (piece_a_.end <= offset) piece_a_ = co_await a_.map(offset, end_);
-    if (piece_b_.end <= offset) piece_b_ = co_await b_.map(offset, end_);
+    const uint64_t limit = std::min(end_, offset + kMapBytes);
+    if (piece_a_.end <= offset) piece_a_ = co_await a_.map(offset, limit);
+    if (piece_b_.end <= offset) piece_b_ = co_await b_.map(offset, limit);
   } catch (const Error& error) {
     stop_ = CompareStop{.offset = offset, .failure = std::make_exception_ptr(MapFailed(error))};
     co_return CompareChunk{};

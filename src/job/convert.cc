@@ -90,7 +90,7 @@ class ConvertJob {
     const auto start = std::chrono::steady_clock::now();
     const unsigned workers = worker_count(options_.parallel, lanes.size(), rules_.chunk_bytes);
     io::TaskGroup group;
-    for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[i % lanes.size()], work());
+    for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[lane_of_worker(i, lanes.size())], work());
     co_await group.join();
     control_.finish();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;

@@ -12,6 +12,9 @@ namespace {
 // lanes and to be cancelled where the target has to write. A multiple of every grain.
 constexpr uint64_t kZeroChunkBytes = 32 * kMiB;
 constexpr uint64_t kLongestRunBytes = kGiB;
+// Asked of a map at once: finding the end of much data takes a file system long, and workers wait for the
+// first chunk.
+constexpr uint64_t kMapBytes = 64 * kMiB;
 
 }  // namespace
 
@@ -19,7 +22,7 @@ io::task<ConvertPlan::Run> ConvertPlan::piece_at(uint64_t offset) {
   if (ahead_ && ahead_->start <= offset && offset < ahead_->end)
     co_return Run{offset, ahead_->end, ahead_->content};
   control_.poll();
-  const Concatenation::Piece piece = co_await source_.map(offset, rules_.end);
+  const Concatenation::Piece piece = co_await source_.map(offset, std::min(rules_.end, offset + kMapBytes));
   Content content = Content::kData;
   if (piece.left_to_base) {
     content = Content::kBase;

@@ -10,7 +10,12 @@ namespace {
 
 constexpr auto kReportInterval = std::chrono::milliseconds(100);
 constexpr uint64_t kBufferBudgetBytes = 64 * kMiB;
-constexpr size_t kWorkersPerLane = 4;
+constexpr size_t kWorkersPerLane = 4;  // on all lanes but home
+
+// One at home, and the full number on every other lane.
+size_t workers_of_a_round(size_t lanes) noexcept {
+  return 1 + kWorkersPerLane * (lanes - 1);
+}
 
 }  // namespace
 
@@ -49,8 +54,13 @@ std::vector<io::Reactor*> all_lanes(io::Lanes& lanes) {
 
 unsigned worker_count(unsigned wanted, size_t lanes, uint64_t worker_bytes) {
   const uint64_t affordable = std::max<uint64_t>(1, kBufferBudgetBytes / worker_bytes);
-  const uint64_t count = wanted != 0 ? wanted : lanes * kWorkersPerLane;
+  const uint64_t count = wanted != 0 ? wanted : std::max(kWorkersPerLane, workers_of_a_round(lanes));
   return static_cast<unsigned>(std::min(count, affordable));
+}
+
+size_t lane_of_worker(unsigned worker, size_t lanes) noexcept {
+  const size_t place = worker % workers_of_a_round(lanes);
+  return place == 0 ? 0 : 1 + (place - 1) % (lanes - 1);
 }
 
 }  // namespace cofre::job

@@ -44,5 +44,9 @@ std::vector<io::Reactor*> all_lanes(io::Lanes& lanes);
 
 // How many workers a job gets on `lanes`, each holding `worker_bytes` of buffers. `wanted` 0: a fit number.
 unsigned worker_count(unsigned wanted, size_t lanes, uint64_t worker_bytes);
+// The lane of a worker: one of every so many is at home, the others are spread over the other lanes. The home
+// lane maps, and serves the metadata of images, for all of them; where transfers never wait, each worker that
+// is busy there keeps the others waiting for a whole chunk.
+size_t lane_of_worker(unsigned worker, size_t lanes) noexcept;
 
 }  // namespace cofre::job

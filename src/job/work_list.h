@@ -25,6 +25,9 @@ class WorkList {
   // Takes the next chunk; false: there is none, or the job stops. What was taken is to be finished. Returns
   // on the caller's lane.
   io::task<bool> take(Chunk& chunk) {
+    // Where transfers complete without waiting (files in memory) nobody else on this lane would ever get to
+    // run.
+    co_await io::yield();
     if (control_.stopped()) co_return false;
     if (take_ready(chunk)) {
       // The home lane refills early, so that other lanes seldom have to wait for it.

@@ -170,5 +170,16 @@ TEST(WorkerCount, KeepsBuffersWithinTheirBudget) {
   EXPECT_GE(worker_count(0, 4, kMiB), 4u);
 }
 
+TEST(LaneOfWorker, FewAreAtHome) {
+  for (size_t lanes = 1; lanes <= 9; ++lanes) {
+    std::vector<size_t> workers(lanes);
+    const unsigned count = worker_count(0, lanes, kMiB);
+    for (unsigned i = 0; i < count; ++i) ++workers.at(lane_of_worker(i, lanes));
+    if (lanes > 1) EXPECT_EQ(workers[0], 1u);
+    for (size_t lane = 1; lane < lanes; ++lane) EXPECT_EQ(workers[lane], workers[1]);
+    EXPECT_EQ(lane_of_worker(1, lanes), lanes > 1 ? 1u : 0u);
+  }
+}
+
 }  // namespace
 }  // namespace cofre::job

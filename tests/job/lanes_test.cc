@@ -1,8 +1,11 @@
 // Jobs on real lanes and real files, with every reactor backend that this machine has.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -96,6 +99,49 @@ TEST_P(JobLanes, AFaultOnAnyLaneEndsTheJob) {
       EXPECT_THROW(lanes.run(convert(lanes, {&source}, target, {.out_of_order = out_of_order})), Error);
     }
   }
+}
+
+// Requests that complete at once, as those of files in memory: nobody is ever suspended. At home a write
+// waits a little as long as no other lane has written.
+class InstantDevice final : public block::Device {
+ public:
+  explicit InstantDevice(uint64_t length) : length_(length) {}
+  const std::string& name() const override { return name_; }
+  const block::Limits& limits() const override { return limits_; }
+  uint64_t length_bytes() const override { return length_; }
+  io::task<void> read(uint64_t, Bytes) override { co_return; }
+  io::task<void> write(uint64_t, ConstBytes, block::WriteFlags) override {
+    if (std::this_thread::get_id() != home_) {
+      others_wrote_ = true;
+    } else if (!others_wrote_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    co_return;
+  }
+  io::task<void> write_zeroes(uint64_t, uint64_t, block::WriteFlags) override { co_return; }
+  io::task<void> discard(uint64_t, uint64_t) override { co_return; }
+  io::task<void> flush() override { co_return; }
+  io::task<block::Extent> map(uint64_t, uint64_t length) override {
+    co_return block::Extent{.length_bytes = length, .allocated = true, .data = true};
+  }
+  io::task<void> resize(uint64_t) override { co_return; }
+  io::task<void> close() override { co_return; }
+  bool others_wrote() const { return others_wrote_; }
+
+ private:
+  std::string name_ = "instant";
+  block::Limits limits_;
+  uint64_t length_;
+  std::thread::id home_ = std::this_thread::get_id();
+  std::atomic<bool> others_wrote_ = false;
+};
+
+TEST_P(JobLanes, InstantTransfersAtHomeLeaveWorkToTheOthers) {
+  io::Lanes lanes(2, GetParam());
+  InstantDevice source(2 * kGiB);
+  InstantDevice target(2 * kGiB);
+  lanes.run(convert(lanes, {&source}, target, {.sparse_bytes = 0}));
+  EXPECT_TRUE(target.others_wrote());
 }
 
 TEST_P(JobLanes, CancelledFromAnotherThreadsFlag) {
