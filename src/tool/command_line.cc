@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <climits>
+#include <sstream>
 
 #include "base/error.h"
 #include "tool/terminal.h"
@@ -12,22 +13,49 @@
 namespace cofre::tool {
 namespace {
 
-constexpr size_t kHelpColumn = 30;
+constexpr size_t kTextColumn = 26;
+constexpr size_t kColumns = 80;
 
-// --help: the usage line, what the command does, and every option with its text.
-class HelpFormatter : public CLI::Formatter {
- public:
-  explicit HelpFormatter(std::string usage) : usage_(std::move(usage)) { column_width(kHelpColumn); }
-  std::string make_usage(const CLI::App* app, std::string) const override {
-    return fmt::format("Usage: {} {}\n", app->get_name(), usage_);
+// `text` in lines of at most kColumns, all but the first indented to `column`; the first stands at `used`
+// already.
+std::string wrap(const std::string& text, size_t column, size_t used) {
+  std::string wrapped;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (used > column && used + 1 + word.size() > kColumns) {
+      wrapped += "\n" + std::string(column, ' ');
+      used = column;
+    } else if (used > column) {
+      wrapped += ' ';
+      ++used;
+    }
+    wrapped += word;
+    used += word.size();
   }
-  std::string make_option_opts(const CLI::Option* option) const override {
-    return option->get_type_size() == 0 || option->get_positional() ? "" : " " + option->get_type_name();
-  }
+  return wrapped + "\n";
+}
 
- private:
-  std::string usage_;
-};
+// "-f, --format FMT"
+std::string option_names(const CLI::Option& option) {
+  std::string names;
+  for (const std::string& name : option.get_snames())
+    names += fmt::format("{}-{}", names.empty() ? "" : ", ", name);
+  for (const std::string& name : option.get_lnames())
+    names += fmt::format("{}--{}", names.empty() ? "" : ", ", name);
+  if (option.get_positional()) names = option.get_name();
+  return option.get_type_size() == 0 || option.get_positional() ? names
+                                                                : names + " " + option.get_type_name();
+}
+
+std::string option_help(const CLI::Option& option) {
+  std::string line = "  " + option_names(option);
+  if (line.size() + 2 > kTextColumn) {
+    line += "\n" + std::string(kTextColumn, ' ');
+  } else {
+    line.resize(kTextColumn, ' ');
+  }
+  return line + wrap(option.get_description(), kTextColumn, kTextColumn);
+}
 
 // The sentence for what CLI11 found wrong.
 std::string sentence_of(const CLI::ParseError& error, const CLI::App& app) {
@@ -43,8 +71,9 @@ std::string sentence_of(const CLI::ParseError& error, const CLI::App& app) {
 
 CommandLine::CommandLine(const Session& session, const std::string& command, const std::string& usage,
                          const std::string& description)
-    : name_(command.empty() ? session.program : session.program + " " + command), app_(description, name_) {
-  app_.formatter(std::make_shared<HelpFormatter>(usage));
+    : name_(command.empty() ? session.program : session.program + " " + command),
+      usage_(usage),
+      app_(description, name_) {
   app_.set_help_flag("-h,--help", "Show this help and exit");
   app_.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
 }
@@ -73,7 +102,7 @@ CLI::Option* CommandLine::values(const std::string& names, std::vector<std::stri
 CLI::Option* CommandLine::flag(const std::string& names, bool& into, const std::string& text) {
   return app_.add_flag_function(
                  names, [&into](std::int64_t count) { into = count > 0; }, text)
-      ->multi_option_policy(CLI::MultiOptionPolicy::Throw)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
       ->disable_flag_override();
 }
 
@@ -112,13 +141,25 @@ std::vector<std::string> CommandLine::expand_abbreviations(const std::vector<std
   return expanded;
 }
 
+void CommandLine::print_help() const {
+  fmt::print("{}{}\n", wrap(fmt::format("Usage: {} {}", name_, usage_), 0, 0),
+             wrap(app_.get_description(), 0, 0));
+  for (const CLI::Option* option : app_.get_options()) {
+    if (option->get_positional()) fmt::print("{}", option_help(*option));
+  }
+  fmt::print("\nOptions:\n");
+  for (const CLI::Option* option : app_.get_options()) {
+    if (!option->get_positional()) fmt::print("{}", option_help(*option));
+  }
+}
+
 void CommandLine::parse(const std::vector<std::string>& arguments) {
   std::vector<std::string> reversed = expand_abbreviations(arguments);
   std::reverse(reversed.begin(), reversed.end());
   try {
     app_.parse(std::move(reversed));
   } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app_.help());
+    print_help();
     throw Answered{};
   } catch (const CLI::ParseError& error) {
     fail_usage(sentence_of(error, app_));

@@ -49,9 +49,11 @@ class CommandLine {
 
  private:
   std::vector<std::string> expand_abbreviations(const std::vector<std::string>& arguments) const;
+  void print_help() const;
   std::string expand_abbreviation(const std::string& argument) const;
 
   std::string name_;  // "cofre convert"
+  std::string usage_;
   CLI::App app_;
 };
 

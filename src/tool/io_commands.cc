@@ -318,7 +318,7 @@ io::task<bool> run_abort(IoTarget&, const std::vector<std::string>&) {
 }
 
 void print_help_line(const IoCommand& command) {
-  fmt::print("{} {} -- {}\n", command.name, command.usage, command.text);
+  fmt::print("{}{}{} -- {}\n", command.name, command.usage.empty() ? "" : " ", command.usage, command.text);
 }
 
 io::task<bool> run_help(IoTarget&, const std::vector<std::string>& words) {

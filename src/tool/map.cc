@@ -1,6 +1,7 @@
 // cofre map: where an image's content lies: in which file of its chain, at which offset. Needs no passphrase.
 #include <fmt/format.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "block/device.h"
@@ -113,6 +114,17 @@ io::task<MapEntry> entry_at(Mapped& mapped, uint64_t offset, uint64_t length) {
   co_return entry;
 }
 
+// Devices are asked about whole sectors, users ask about bytes.
+io::task<MapEntry> entry_at_byte(Mapped& mapped, uint64_t at, uint64_t end) {
+  const uint64_t first = align_down<uint64_t>(at, kSectorBytes);
+  const uint64_t last = std::min(align_up<uint64_t>(end, kSectorBytes), mapped.image.device->length_bytes());
+  MapEntry entry = co_await entry_at(mapped, first, last - first);
+  entry.start = at;
+  entry.length = std::min(entry.length - (at - first), end - at);
+  if (entry.offset) *entry.offset += at - first;
+  co_return entry;
+}
+
 // Entries one after the other, printed as soon as it is known where they end.
 class MapPrinter {
  public:
@@ -178,14 +190,14 @@ io::task<void> map(const MapArguments& given, bool json) {
                                  {.force_share = given.source.force_share, .keys = image::Keys::kUnused});
   mapped.unwritten.resize(mapped.image.chain.size());
   const uint64_t length = mapped.image.device->length_bytes();
-  uint64_t at = image::parse_size(given.start, "start offset") / kSectorBytes * kSectorBytes;
+  uint64_t at = image::parse_size(given.start, "start offset");
   uint64_t end = length;
   if (given.length && at < length)
     end = at + std::min(length - at, image::parse_size(*given.length, "length"));
   MapPrinter printer(json);
   while (at < end) {
     if (interrupted()) fail(ErrorKind::kCancelled, "interrupted");
-    MapEntry entry = co_await entry_at(mapped, at, end - at);
+    MapEntry entry = co_await entry_at_byte(mapped, at, end);
     at += entry.length;
     printer.add(std::move(entry));
   }

@@ -1,0 +1,50 @@
+# Completion of cofre for bash.
+
+_cofre_options() {
+  local secrets="--object --passphrase-file --passphrase-fd -h --help"
+  local source="-f --format --image-opts -U --force-share"
+  case $1 in
+    create) echo "-f --format -o -b -F -u -q $secrets" ;;
+    convert) echo "$source -O -o -B -F -n --target-image-opts --target-is-zero -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
+    info) echo "$source --backing-chain --output $secrets" ;;
+    check) echo "$source -r --repair -T --output -p -q $secrets" ;;
+    compare) echo "$source -F -s -T -p -q $secrets" ;;
+    map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
+    io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
+  esac
+}
+
+# The values of option $2 of command $1; nothing where a file or free text follows.
+_cofre_values() {
+  local formats="raw qcow2 luks" caches="none writeback writethrough directsync unsafe"
+  case $1:$2 in
+    *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
+    *:-T | convert:-t | io:-t | io:--cache) echo "$caches" ;;
+    *:--output) echo "human json" ;;
+    check:-r | check:--repair) echo "leaks all" ;;
+    io:-d | io:--discard) echo "unmap ignore" ;;
+    *:--object) echo "secret,id=" ;;
+    create:-o | convert:-o) echo "help encrypt.format=luks cluster_size= preallocation=" ;;
+  esac
+}
+
+_cofre() {
+  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+  COMPREPLY=()
+  if ((COMP_CWORD == 1)); then
+    COMPREPLY=($(compgen -W "create convert info check compare map io --help --version" -- "$word"))
+    return
+  fi
+  local values
+  values=$(_cofre_values "$command" "$before")
+  if [[ -n $values ]]; then
+    COMPREPLY=($(compgen -W "$values" -- "$word"))
+  elif [[ $word == -* ]]; then
+    COMPREPLY=($(compgen -W "$(_cofre_options "$command")" -- "$word"))
+  else
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen -f -- "$word"))
+  fi
+}
+
+complete -F _cofre cofre

@@ -1,0 +1,77 @@
+# Completion of cofre for fish.
+
+set -l formats 'raw qcow2 luks'
+set -l caches 'none writeback writethrough directsync unsafe'
+
+function __cofre_is
+    set -l words (commandline -opc)
+    test (count $words) -gt 1; and contains -- $words[2] $argv
+end
+
+complete -c cofre -n __fish_use_subcommand -f -a create -d 'An empty image, encrypted if asked to'
+complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into another format: encrypt it, decrypt it'
+complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
+complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
+complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
+complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
+
+# All commands.
+complete -c cofre -s h -l help -d 'Show help'
+complete -c cofre -n __fish_use_subcommand -s V -l version -d 'Show the version'
+complete -c cofre -l object -x -a 'secret,id=' -d 'A secret'
+complete -c cofre -l passphrase-file -r -d 'Passphrase of images that name no secret'
+complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
+complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
+
+# Several commands.
+set -l readers '__cofre_is convert info check compare map io'
+complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
+complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
+complete -c cofre -n '__cofre_is create convert check compare' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check compare' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is info check map' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= preallocation=' -d 'Options of the format'
+complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
+
+# create
+complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
+complete -c cofre -n '__cofre_is create' -s u -d 'Do not open the backing file'
+
+# convert
+complete -c cofre -n '__cofre_is convert' -s O -x -a $formats -d 'Format of the target'
+complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target'
+complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
+complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
+complete -c cofre -n '__cofre_is convert' -l target-is-zero -d 'The existing target reads as zero'
+complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
+complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
+complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
+complete -c cofre -n '__cofre_is convert' -s W -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s c -d 'Compress: not supported'
+complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
+
+# info
+complete -c cofre -n '__cofre_is info' -l backing-chain -d 'Tell of the whole chain'
+
+# check
+complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Repair'
+
+# compare
+complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
+
+# map
+complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'
+complete -c cofre -n '__cofre_is map' -s l -l max-length -x -d 'So many bytes'
+
+# io
+complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'
+complete -c cofre -n '__cofre_is io' -s r -l read-only -d 'Open for reading'
+complete -c cofre -n '__cofre_is io' -s t -l cache -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is io' -s n -l nocache -d 'As -t none'
+complete -c cofre -n '__cofre_is io' -s d -l discard -x -a 'unmap ignore' -d 'What discard does'
+complete -c cofre -n '__cofre_is io' -s k -l native-aio -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is io' -s i -l aio -x -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is io' -s V -l version -d 'Show the version'

@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM during a conversion: the exit status says so, and nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from program import COFRE, ProgramCase
+
+MIB = 1024 * 1024
+
+
+class Interrupt(ProgramCase):
+    def setUp(self):
+        super().setUp()
+        with open(self.path("disk.img"), "wb") as file:
+            for _ in range(256):
+                file.write(os.urandom(MIB))
+        with open(self.path("key"), "wb") as file:
+            file.write(b"open sesame")
+
+    def temporary_size(self):
+        for name in os.listdir(self.dir):
+            if ".cofre-" in name:
+                return os.stat(self.path(name)).st_size
+        return -1
+
+    def start(self):
+        """A conversion slow enough to be met: with the slowest cipher."""
+        return subprocess.Popen(
+            [COFRE, "convert", "--passphrase-file", "key", "-O", "qcow2", "-o",
+             "encrypt.format=luks,encrypt.iter-time=10,encrypt.cipher-alg=serpent-256", "disk.img", "target"],
+            cwd=self.dir, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def stop_midway(self, number):
+        process = self.start()
+        deadline = time.monotonic() + 60
+        while self.temporary_size() < 4 * MIB:
+            self.assertIsNone(process.poll(), "the conversion ended before it could be stopped")
+            self.assertLess(time.monotonic(), deadline, "the conversion did not start")
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err
+
+    def test_the_status_tells_the_signal_and_nothing_stays(self):
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with self.subTest(signal=number):
+                code, err = self.stop_midway(number)
+                self.assertEqual(code, status, err)
+                self.assertEqual(sorted(os.listdir(self.dir)), ["disk.img", "key"])
+
+    def test_an_existing_target_stays_as_it_was(self):
+        with open(self.path("target"), "wb") as file:
+            file.write(b"precious")
+        code, err = self.stop_midway(signal.SIGINT)
+        self.assertEqual(code, 130, err)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["disk.img", "key", "target"])
+        with open(self.path("target"), "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+
+if __name__ == "__main__":
+    unittest.main()
