@@ -60,7 +60,8 @@ struct Extent {
   bool zero = false;       // reads as zero for sure
   bool data = false;       // stored bytes back it (a preallocated zero cluster has both zero and no data)
   bool compressed = false;  // stored compressed
-  // Where the bytes rest, as stored (maybe encrypted), when they rest uncompressed in one piece.
+  // Where the bytes rest, or would rest once written, when they rest there as they read: in one piece,
+  // neither compressed nor encrypted.
   std::optional<uint64_t> host_offset = std::nullopt;
   std::string_view host_name =
       {};  // what host_offset counts in, set together with it; lives as long as the device

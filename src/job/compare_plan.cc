@@ -15,7 +15,8 @@ constexpr uint64_t kMapBytes = 64 * kMiB;  // asked of a map at once, see conver
 }  // namespace
 
 bool ComparePlan::alike(const block::Extent& a, const block::Extent& b) const noexcept {
-  return !strict_ || (a.allocated == b.allocated && a.zero == b.zero && a.data == b.data);
+  return !strict_ || (a.allocated == b.allocated && a.zero == b.zero && a.data == b.data &&
+                      a.host_offset.has_value() == b.host_offset.has_value());
 }
 
 io::task<CompareChunk> ComparePlan::piece_at(uint64_t offset) {

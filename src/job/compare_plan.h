@@ -42,6 +42,8 @@ class ComparePlan {
   // Bytes that the maps of both say the same of, from the offset asked for on; chunk.length 0: there are
   // none.
   io::task<CompareChunk> piece_at(uint64_t offset);
+  // Whether strict comparing takes both for the same: also, as qemu-img does, in whether the bytes rest
+  // somewhere as they are (compressed and encrypted ones do not).
   bool alike(const block::Extent& a, const block::Extent& b) const noexcept;
 
   const Concatenation& a_;

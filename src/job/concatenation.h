@@ -25,7 +25,7 @@ class Concatenation {
   struct Piece {
     uint64_t end = 0;           // the piece is [the offset asked for, end)
     bool left_to_base = false;  // no layer above the base decides
-    block::Extent extent;       // what map_chain() says; its length_bytes and host_offset mean nothing here
+    block::Extent extent;       // what map_chain() says, but for its length and the value of host_offset
   };
   // The piece that starts at `offset`, ending at `limit` at the latest. Throws what map() throws.
   io::task<Piece> map(uint64_t offset, uint64_t limit) const;

@@ -69,12 +69,6 @@ io::task<bool> has_unwritten_clusters(Mapped& mapped, uint32_t depth) {
   co_return *known;
 }
 
-// What rests in the file is not what the guest sees: as with qemu-img, such bytes have no place to be told.
-bool is_encrypted(const image::Layer& layer) {
-  return layer.luks != nullptr ||
-         (layer.qcow2 != nullptr && layer.qcow2->header().crypt_method != qcow2::CryptMethod::kNone);
-}
-
 // Where a host file has a hole below a mapped cluster, the guest reads zeros: the extent ends where that
 // changes.
 io::task<void> look_below(Mapped& mapped, MapEntry& entry) {
@@ -107,8 +101,6 @@ io::task<MapEntry> entry_at(Mapped& mapped, uint64_t offset, uint64_t length) {
                     .data = found.extent.data && found.extent.allocated,
                     .offset = found.extent.host_offset,
                     .file = std::string(found.extent.host_name)};
-  const image::Layer* const layer = layer_of(mapped.image, entry.depth);
-  if (layer != nullptr && is_encrypted(*layer)) entry.offset.reset();
   if (co_await past_short_backing(found, offset)) entry.present = false;
   co_await look_below(mapped, entry);
   co_return entry;

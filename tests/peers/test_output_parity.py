@@ -70,6 +70,7 @@ class Gallery(ParityCase):
         cls.make("odd.qcow2", "1000001", writes=["write -P 1 0 1"])
         cls.make("zero.qcow2", "0")
         cls.make("huge.qcow2", "3T")
+        cls.make("kept.qcow2", "4M", writes=[*some, "write -z 0 64k", "write -z -u 128k 64k"])
         cls.make("v2.qcow2", "4M", "compat=0.10", writes=some)
         cls.make("small.qcow2", "2M", "cluster_size=512,refcount_bits=1", writes=some)
         cls.make("wide.qcow2", "8M", "cluster_size=2M,refcount_bits=64", writes=some)
@@ -173,7 +174,7 @@ class Gallery(ParityCase):
 
     def test_compare_every_pair(self):
         names = ["plain.qcow2", "v2.qcow2", "sub.qcow2", "deflate.qcow2", "mid.qcow2", "base.raw", "empty.qcow2",
-                 "odd.qcow2", "zero.qcow2", "wide.qcow2"]
+                 "odd.qcow2", "zero.qcow2", "wide.qcow2", "kept.qcow2"]
         for strict in ([], ["-s"]):
             for first in names:
                 for second in names:
@@ -184,8 +185,9 @@ class Gallery(ParityCase):
         for name in ("aes.qcow2", "luks.qcow2"):
             with self.subTest(image=name):
                 image = self.images[name]
-                self.parity("compare", *image.object_args(), "--image-opts", image.opts(),
-                            self.images["plain.qcow2"].opts(), cwd=self.gallery)
+                for strict in ([], ["-s"]):
+                    self.parity("compare", *strict, *image.object_args(), "--image-opts", image.opts(),
+                                self.images["plain.qcow2"].opts(), cwd=self.gallery)
 
     def test_compare_quiet_and_progress(self):
         self.parity("compare", "-q", "plain.qcow2", "empty.qcow2", cwd=self.gallery)

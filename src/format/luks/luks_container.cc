@@ -280,9 +280,7 @@ io::task<block::Extent> LuksContainer::map(uint64_t offset, uint64_t length) {
   const uint64_t end = length_bytes();
   co_return block::Extent{.length_bytes = std::min(length, end - std::min(end, offset)),
                           .allocated = true,
-                          .data = true,
-                          .host_offset = payload_offset_ + offset,
-                          .host_name = storage_->name()};
+                          .data = true};
 }
 
 io::task<void> LuksContainer::resize_sparse(uint64_t length) {

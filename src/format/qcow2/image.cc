@@ -257,7 +257,7 @@ block::Extent extent_of(const State& state, const Run& run) {
   extent.zero = state.reads_zero(run) && extent.allocated;
   extent.data = run.storage == Storage::kNormal || run.storage == Storage::kCompressed;
   extent.compressed = run.storage == Storage::kCompressed;
-  if (run.storage == Storage::kNormal || run.storage == Storage::kZeroAllocated) {
+  if (run.has_host && state.header.crypt_method == CryptMethod::kNone) {
     extent.host_offset = run.host.bytes;
     extent.host_name = state.data().name();
   }

@@ -82,14 +82,16 @@ Run State::run_in_slice(const Slice& slice, uint64_t guest, uint64_t length) con
     run.length_bytes = std::min(length, cluster_end(guest) - guest);
     return run;
   }
-  const bool by_host = run.storage == Storage::kNormal || run.storage == Storage::kZeroAllocated;
+  run.has_host = has_host_cluster(entry, header);
   uint64_t end = align_down(guest, unit) + unit;
   while (end < guest + length) {
     if (++subcluster == per_cluster) {
       subcluster = 0;
       if (++index == entries) break;
       const L2Entry next = load_entry(slice.bytes.data(), index, extended);
-      if (by_host && (next.host_offset() != run.host.bytes + (end - guest) || next.copied() != run.copied))
+      if (has_host_cluster(next, header) != run.has_host) break;
+      if (run.has_host &&
+          (next.host_offset() != run.host.bytes + (end - guest) || next.copied() != run.copied))
         break;
       entry = next;
     }

@@ -33,7 +33,8 @@ struct Run {
   Storage storage = Storage::kUnallocated;
   bool copied = false;  // the host cluster is this image's alone: it may be written in place
   uint64_t length_bytes = 0;
-  HostOffset host;  // of the first byte; kNormal and kZeroAllocated only
+  bool has_host = false;  // a host cluster stands behind it, whether or not these bytes of it are used
+  HostOffset host;        // of the first byte, if has_host
   uint64_t compressed_word = 0;
 
   bool in_place() const noexcept { return storage == Storage::kNormal && copied; }
