@@ -290,6 +290,7 @@ io::task<void> FileDevice::write_zero_bytes(uint64_t offset, uint64_t length) {
 io::task<bool> FileDevice::zero_by_fallocate(uint64_t offset, uint64_t length, bool may_unmap) {
   const uint64_t end = length_bytes();
   if (may_unmap && can_punch_ && offset < end) {
+    note_data(0, 0);
     const uint64_t inside = std::min(length, end - offset);
     const int64_t result =
         co_await io::async_fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, inside);
@@ -340,6 +341,7 @@ io::task<void> FileDevice::discard(uint64_t offset, uint64_t length) {
   check_writable(offset, 0);
   const uint64_t end = length_bytes();
   if (offset >= end || length == 0 || !can_punch_) co_return;
+  note_data(0, 0);
   const int64_t result = co_await io::async_fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
                                                       std::min(length, end - offset));
   if (result == -ENOTSUP || result == -ENOSYS) can_punch_ = false;
@@ -349,6 +351,18 @@ io::task<void> FileDevice::flush() {
   if (options_.no_flush || options_.read_only) co_return;
   const int64_t result = co_await io::async_data_sync(fd_);
   if (result < 0) fail_errno(static_cast<int>(-result), "cannot flush '{}' to its disk", path_);
+}
+
+// How many bytes from `offset` on are known to be data; 0: unknown.
+uint64_t FileDevice::known_data_from(uint64_t offset) const noexcept {
+  const std::lock_guard lock(known_data_mutex_);
+  return known_data_start_ <= offset && offset < known_data_end_ ? known_data_end_ - offset : 0;
+}
+
+void FileDevice::note_data(uint64_t start, uint64_t end) noexcept {
+  const std::lock_guard lock(known_data_mutex_);
+  known_data_start_ = start;
+  known_data_end_ = end;
 }
 
 io::task<block::Extent> FileDevice::map(uint64_t offset, uint64_t length) {
@@ -362,6 +376,10 @@ io::task<block::Extent> FileDevice::map(uint64_t offset, uint64_t length) {
   }
   extent.length_bytes = length = std::min(length, end - offset);
   if (!can_seek_data_ || is_block_device_) co_return extent;
+  if (const uint64_t known = known_data_from(offset); known > 0) {
+    extent.length_bytes = std::min(length, known);
+    co_return extent;
+  }
   const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
   if (data < 0 && errno != ENXIO) {
     can_seek_data_ = false;
@@ -374,8 +392,10 @@ io::task<block::Extent> FileDevice::map(uint64_t offset, uint64_t length) {
     extent.data = false;
   } else {
     const off_t hole = lseek(fd_, static_cast<off_t>(offset), SEEK_HOLE);
-    if (hole >= 0 && static_cast<uint64_t>(hole) > offset)
+    if (hole >= 0 && static_cast<uint64_t>(hole) > offset) {
+      note_data(offset, static_cast<uint64_t>(hole));
       extent.length_bytes = std::min(length, static_cast<uint64_t>(hole) - offset);
+    }
   }
   // Holes of direct-I/O files and odd file systems may not be aligned to what requests need.
   const uint64_t aligned = align_up(extent.length_bytes, limits_.request_alignment);
@@ -398,6 +418,7 @@ io::task<void> FileDevice::resize(uint64_t length) {
   if (length > INT64_MAX || ftruncate(fd_, static_cast<off_t>(length)) != 0)
     fail_errno(length > INT64_MAX ? EFBIG : errno, "cannot resize '{}' to {} bytes", path_, length);
   length_ = claimed_end_ = length;
+  note_data(0, 0);
 }
 
 io::task<void> FileDevice::close() {

@@ -79,6 +79,8 @@ class FileDevice final : public block::Device {
   void claim_end(uint64_t end) noexcept;
   void grow_to(uint64_t end);
   uint64_t current_length() const;
+  uint64_t known_data_from(uint64_t offset) const noexcept;
+  void note_data(uint64_t start, uint64_t end) noexcept;
 
   std::string path_;
   int fd_;
@@ -94,6 +96,12 @@ class FileDevice final : public block::Device {
   std::atomic<bool> can_punch_ = true;
   std::atomic<bool> can_zero_range_ = true;
   std::atomic<bool> can_seek_data_ = true;
+  // The data last found by map(): who walks a file in windows would else have the file system look for the
+  // end of the same data again and again (in tmpfs, page by page). That it became a hole meanwhile does no
+  // harm: holes read as zeros.
+  mutable std::mutex known_data_mutex_;
+  uint64_t known_data_start_ = 0;
+  uint64_t known_data_end_ = 0;
 };
 
 // Whether two paths name one file (through links too). False when either does not exist.

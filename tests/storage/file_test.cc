@@ -113,6 +113,22 @@ TEST_P(File, MapShowsHoles) {
   EXPECT_LT(*file->allocated_bytes(), 2 * kMiB);
 }
 
+TEST_P(File, MapSeesHolesMadeInKnownData) {
+  auto file = FileDevice::create(path_, {});
+  run(file->write(0, filled(4 * kMiB, 1)));
+  EXPECT_EQ(run(file->map(0, 4 * kMiB)).length_bytes, 4 * kMiB);
+  EXPECT_EQ(run(file->map(kMiB, kMiB)).length_bytes, kMiB);
+  run(file->write_zeroes(kMiB, kMiB, {.may_unmap = true}));
+  EXPECT_EQ(run(file->map(0, 4 * kMiB)).length_bytes, kMiB);
+  EXPECT_TRUE(run(file->map(kMiB, kMiB)).zero);
+  EXPECT_EQ(run(file->map(2 * kMiB, 4 * kMiB)).length_bytes, 2 * kMiB);
+  run(file->discard(3 * kMiB, kMiB));
+  EXPECT_EQ(run(file->map(2 * kMiB, 4 * kMiB)).length_bytes, kMiB);
+  run(file->resize(2 * kMiB + 4096));
+  run(file->resize(4 * kMiB));
+  EXPECT_EQ(run(file->map(2 * kMiB, 4 * kMiB)).length_bytes, 4096u);
+}
+
 TEST_P(File, WriteZeroesZeroesAndMayUnmap) {
   auto file = FileDevice::create(path_, {});
   run(file->write(0, filled(2 * kMiB, 9)));
