@@ -78,8 +78,8 @@ luks::Luks1CreateOptions take_luks(Options& options, std::string_view prefix) {
                                                              .hash_alg = hash_alg});
   constexpr uint64_t kMaxIterTimeMs = 3'600'000;
   if (const auto iter_time = options.take_number(fmt::format("{}iter-time", prefix))) {
-    if (*iter_time == 0 || *iter_time > kMaxIterTimeMs)
-      fail(ErrorKind::kInvalidArgument, "{}iter-time={} is not between 1 and {} milliseconds", prefix,
+    if (*iter_time > kMaxIterTimeMs)
+      fail(ErrorKind::kInvalidArgument, "{}iter-time={}: more than {} milliseconds make no sense", prefix,
            *iter_time, kMaxIterTimeMs);
     luks.iter_time = std::chrono::milliseconds(*iter_time);
   }

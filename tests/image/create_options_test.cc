@@ -69,7 +69,7 @@ TEST(CreateOptions, WhatCannotBeIsRefused) {
        {"cluster_size=3000", "cluster_size=256", "cluster_size=4M", "refcount_bits=3", "refcount_bits=128",
         "compat=2", "compression_type=lzma", "preallocation=some", "encrypt.format=rot13",
         "encrypt.key-secret=s0", "encrypt.cipher-alg=aes-128", "encrypt.format=aes,encrypt.hash-alg=sha1",
-        "encryption=on,encrypt.format=luks", "encrypt.format=luks,encrypt.iter-time=0",
+        "encryption=on,encrypt.format=luks", "encrypt.format=luks,encrypt.iter-time=9999999999",
         "encrypt.format=luks,encrypt.cipher-alg=rot-13", "extended_l2=maybe", "size=many"})
     EXPECT_NE(refusal(Format::kQcow2, list), "") << list;
   refusal(Format::kRaw, "preallocation=metadata");

@@ -44,6 +44,12 @@ class BadInputCase(PeerCase):
         self.assertEqual([], [name for name in os.listdir(self.dir) if name.startswith("out")], "nor a half one")
         self.same_bytes(self.read_file(image.path), before, "the source must not change")
 
+    def io_fails(self, image, command):
+        """What `io` says of a command that the image does not allow."""
+        result = self.bounded(cofre("io", "-f", "qcow2", "-c", command, image.path, timeout=QUICK_S))
+        self.assertEqual(result.code, 1, f"{result}")
+        return result.out
+
     def survives(self, image):
         """Whatever the damage: every command ends by itself, soon, within its memory."""
         for args in (("info", "-f", "qcow2", image.path), ("check", "-f", "qcow2", image.path), ("map", "-f", "qcow2", image.path),
@@ -113,6 +119,31 @@ class Headers(BadInputCase):
                 self.survives(image)
                 if length < 104:
                     self.cannot_be_read(image)
+
+    def test_snapshots_tie_the_size_of_a_version_2_image(self):
+        """Its snapshots do not note their own sizes. qemu-img refuses too."""
+        image = self.create(QEMU_TOOL, Image(self.path("old.qcow2"), "qcow2"), MIB, "-o", "compat=0.10")
+        self.ok(qemu_img("snapshot", "-c", "one", image.path))
+        self.assertEqual(qemu_img("resize", image.path, "2M").code, 1)
+        self.assertIn("1 snapshot(s)", self.io_fails(image, "truncate 2M"))
+        self.assertEqual(self.ok(qemu_img("info", "--output=json", image.path)).json()["virtual-size"], MIB)
+
+    def test_a_mapping_onto_the_snapshot_table_is_not_written_through(self):
+        image = self.create(QEMU_TOOL, Image(self.path("aimed.qcow2"), "qcow2"), MIB)
+        self.ok(run("qemu-io", "-c", "write -P 1 0 64k", image.path))
+        self.ok(qemu_img("snapshot", "-c", "one", image.path))
+        self.ok(run("qemu-io", "-c", "write -P 2 0 64k", image.path))
+        with open(image.path, "r+b") as file:
+            data = file.read()
+            l1, snapshots = (int.from_bytes(data[at:at + 8], "big") for at in (40, 64))
+            l2 = int.from_bytes(data[l1:l1 + 8], "big") & 0x00fffffffffffe00
+            file.seek(l2)
+            file.write((snapshots | 1 << 63).to_bytes(8, "big"))
+            table = data[snapshots:snapshots + 65536]
+        self.assertIn("metadata", self.io_fails(image, "write -P 9 0 64k"))
+        with open(image.path, "rb") as file:
+            file.seek(snapshots)
+            self.assertEqual(file.read(65536), table)
 
     def test_truncated_image_is_found_by_check(self):
         image = self.good_image()

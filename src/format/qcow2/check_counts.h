@@ -24,9 +24,8 @@ class ReferenceCounts {
   // One past the last cluster that was ever referenced.
   uint64_t end() const noexcept { return end_; }
 
-  // Clusters per piece; where has_piece() is false for a cluster, none of its piece is referenced.
+  // Clusters per piece; a piece is made when one of its clusters is first referenced.
   static constexpr uint64_t kPerPiece = 512;
-  bool has_piece(uint64_t cluster) const noexcept { return find(cluster) != nullptr; }
   // The first clusters of all pieces, in order.
   std::vector<uint64_t> pieces() const;
 

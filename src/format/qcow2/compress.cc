@@ -27,8 +27,8 @@ bool inflate_cluster(ConstBytes stream, Bytes cluster) {
 bool zstd_cluster(ConstBytes stream, Bytes cluster) {
   const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), &ZSTD_freeDCtx);
   if (!context) return false;
-  // A hostile frame must not ask for a window beyond what a cluster can need.
-  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 27);
+  // A hostile frame must not ask for more memory than a window over the largest cluster takes.
+  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, kMaxClusterBits + 1);
   ZSTD_inBuffer in = {stream.data(), stream.size(), 0};
   ZSTD_outBuffer out = {cluster.data(), cluster.size(), 0};
   while (out.pos < out.size) {

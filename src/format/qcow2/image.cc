@@ -40,6 +40,7 @@ io::task<Header> read_header(block::Device& file) {
 
 // The image says in its header that it is damaged: no other program will write to it before it was checked.
 io::task<void> set_corrupt_bit(State& state) {
+  state.damaged.store(true, std::memory_order_release);
   if (state.header.version < 3 || (state.header.incompatible_features & kCorrupt) != 0) co_return;
   state.header.incompatible_features |= kCorrupt;
   std::array<std::byte, 8> field;
@@ -114,7 +115,9 @@ io::task<std::unique_ptr<Image>> Image::open(std::unique_ptr<block::Device> file
   // A dirty image's refcounts are rebuilt below, whatever state they are in.
   const bool dirty = (state->header.incompatible_features & kDirty) != 0;
   co_await state->refcounts.load_table(/*tolerant=*/!to_be_written || dirty);
-  state->snapshots = co_await read_snapshots(*state->file, state->header);
+  uint64_t snapshot_table_bytes = 0;
+  state->snapshots = co_await read_snapshots(*state->file, state->header, &snapshot_table_bytes);
+  state->metadata_map.add(state->header.snapshots_offset, snapshot_table_bytes);
   state->note_metadata();
   std::unique_ptr<Image> image(new Image(std::move(state)));
   if (to_be_written && image->is_dirty()) co_await repair_dirty(*image);
@@ -207,6 +210,9 @@ std::optional<uint64_t> Image::allocated_bytes() const {
 
 void State::require_access(bool to_write, uint64_t offset, uint64_t length) const {
   if (to_write && options.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", name);
+  if (to_write && damaged.load(std::memory_order_acquire))
+    fail(ErrorKind::kCorrupt, "'{}' was found to be damaged and takes no more writes: run check -r all on it",
+         name);
   if (header.crypt_method != CryptMethod::kNone && !cipher)
     fail(ErrorKind::kMissingSecret, "'{}' is encrypted: its passphrase is needed to read or write it", name);
   if (header.external_data() && !external_data)

@@ -68,15 +68,6 @@ io::task<uint64_t> Refcounts::get(uint64_t cluster) {
   co_return load_refcount(slice->bytes.data(), at.index, header_.refcount_order);
 }
 
-io::task<void> Refcounts::set(uint64_t cluster, uint64_t refcount) {
-  co_await ensure_blocks(cluster, 1);
-  const Position at = position(cluster);
-  const SlicePtr slice = co_await slice_at(at.slice_offset);
-  store_refcount(slice->bytes.data(), at.index, header_.refcount_order, refcount);
-  cache_.mark_dirty(*slice);
-  if (refcount == 0) first_maybe_free_ = std::min(first_maybe_free_, cluster);
-}
-
 io::task<void> Refcounts::adjust(uint64_t host_offset, uint64_t clusters, int64_t delta) {
   const uint64_t first = host_offset >> header_.cluster_bits;
   const uint64_t per_slice = uint64_t{cache_.slice_bytes()} * 8 >> header_.refcount_order;

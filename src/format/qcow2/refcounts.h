@@ -33,7 +33,6 @@ class Refcounts {
   // Adds `delta` to each cluster of the run. Throws Error kCorrupt if one would drop below zero, kLimit if
   // one would pass the image's refcount width.
   io::task<void> adjust(uint64_t host_offset, uint64_t clusters, int64_t delta);
-  io::task<void> set(uint64_t cluster, uint64_t refcount);
 
   // Takes up to `most` free clusters in one run (at least one), with refcount 1.
   io::task<ClusterRun> allocate(uint64_t most);
@@ -50,8 +49,6 @@ class Refcounts {
   bool dirty() const noexcept { return cache_.has_dirty() || table_.dirty(); }
   // Everything was rebuilt on disk by a repair: forget what is in memory and read the table again.
   io::task<void> reload(bool tolerant);
-  // The storage ends here as far as freshness goes; grows as clusters past it are taken.
-  uint64_t fresh_from() const noexcept { return fresh_from_; }
 
  private:
   struct Position {

@@ -122,6 +122,11 @@ io::task<void> Image::resize(uint64_t length) {
   state.require_access(/*to_write=*/true, 0, 0);
   if (!is_aligned<uint64_t>(length, kSectorBytes))
     fail(ErrorKind::kInvalidArgument, "'{}': the size {} is not a multiple of 512 bytes", state.name, length);
+  if (state.header.version < 3 && !state.snapshots.empty() && length != state.length_bytes)
+    fail(ErrorKind::kUnsupported,
+         "'{}': a version 2 image does not note the size of its {} snapshot(s), so its own cannot change: "
+         "delete them, or convert it to version 3 (compat=1.1)",
+         state.name, state.snapshots.size());
   if (length < state.length_bytes)
     fail(ErrorKind::kUnsupported,
          "'{}': a qcow2 image cannot be shrunk in place; convert it to a new, smaller image", state.name);

@@ -7,6 +7,7 @@
 // Retired::Transfer.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -92,7 +93,6 @@ struct State {
   io::task<void> relieve();
   bool needs_relief() noexcept;
   io::task<void> write_header_fields(uint64_t offset, ConstBytes fields);
-  io::task<void> rewrite_header();
   // Flushes the file (and the data file). Writes that a failed flush may have lost count as done in memory,
   // so after one nothing more is written.
   io::task<void> barrier();
@@ -131,6 +131,7 @@ struct State {
   bool prepared_to_change = false;
   bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
   bool unusable = false;
+  std::atomic<bool> damaged = false;  // a change met damaged metadata: no further one is taken
 
  private:
   const Slice* cached_slice(uint64_t l1_entry, uint64_t guest);

@@ -29,11 +29,6 @@ io::task<void> State::write_header_fields(uint64_t offset, ConstBytes fields) {
   co_await file->write(offset, fields);
 }
 
-io::task<void> State::rewrite_header() {
-  const std::vector<std::byte> bytes = encode_header(header);
-  co_await file->write(0, bytes);
-}
-
 io::task<void> State::prepare_to_change() {
   if (prepared_to_change) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();

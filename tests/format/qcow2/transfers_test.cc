@@ -156,6 +156,7 @@ class Protection : public Transfers {
       const std::unique_ptr<Image> image = open();
       expect_error(ErrorKind::kCorrupt, "image.qcow2", [&] { run(image->write(offset, filled(9))); });
       EXPECT_TRUE(image->is_corrupt());
+      expect_error(ErrorKind::kCorrupt, "no more writes", [&] { run(image->write(256 * kKiB, filled(9))); });
     }
     std::vector<std::byte> after = file_.content();
     EXPECT_EQ(Layout{after}.get<uint64_t>(72), kCorrupt);
@@ -185,17 +186,20 @@ TEST_F(Protection, GuestClustersMappedOntoTables) {
 }
 
 TEST_F(Protection, TablesAreNotGivenUpByDiscards) {
-  create();
-  {
+  for (const bool zeroing : {false, true}) {
+    run(file_.resize(0));
+    create();
+    {
+      const std::unique_ptr<Image> image = open();
+      run(image->write(0, filled(1)));
+      run(image->close());
+    }
+    layout().put<uint64_t>(layout().l2(), layout().l1() | Layout::kCopied);
     const std::unique_ptr<Image> image = open();
-    run(image->write(0, filled(1)));
-    run(image->close());
+    expect_error(ErrorKind::kCorrupt, "metadata", [&] {
+      run(zeroing ? image->write_zeroes(0, kCluster, {.may_unmap = true}) : image->discard(0, kCluster));
+    });
   }
-  layout().put<uint64_t>(layout().l2(), layout().l1() | Layout::kCopied);
-  const std::unique_ptr<Image> image = open();
-  expect_error(ErrorKind::kCorrupt, "metadata", [&] { run(image->discard(0, kCluster)); });
-  expect_error(ErrorKind::kCorrupt, "metadata",
-               [&] { run(image->write_zeroes(0, kCluster, {.may_unmap = true})); });
 }
 
 }  // namespace
