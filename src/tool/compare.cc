@@ -77,7 +77,7 @@ job::CompareOptions make_options(const CompareArguments& given, ProgressDisplay&
 }
 
 int complain(const Session& session, const Error& error, int status) {
-  fmt::print(stderr, "{}: {}\n", session.program, error.what());
+  tell(fmt::format("{}: {}\n", session.program, error.what()));
   return interrupted() ? interrupted_exit_status() : status;
 }
 

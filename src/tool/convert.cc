@@ -174,8 +174,8 @@ struct Run {
 
 void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
   const double speed = stats.seconds > 0 ? static_cast<double>(bytes) / stats.seconds / 1e9 : 0;
-  fmt::print(stderr, "AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n",
-             crypto::selected_aes_kernel().name, bytes, stats.seconds, speed);
+  tell(fmt::format("AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n", crypto::selected_aes_kernel().name,
+                   bytes, stats.seconds, speed));
 }
 
 io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target, job::ConvertOptions options,
