@@ -206,6 +206,8 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
   refuse_source_as_target(sources, given.names.back());
   const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
+  if (const auto& data_file = plan.settings.qcow2.data_file)
+    refuse_source_as_target(sources, image::resolve_beside(plan.path, *data_file));
   note_legacy_encryption(run.session, plan);
 
   image::TargetFile file(plan.path);
