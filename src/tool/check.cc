@@ -60,6 +60,7 @@ io::task<qcow2::CheckResult> check_once(qcow2::Image& image, const CheckArgument
   options.progress = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
   if (!given.quiet) options.report = [](const std::string& finding) { tell(finding + "\n"); };
   options.cancelled = interrupted;
+  const HeedingSignals heeding;
   co_return co_await qcow2::check(image, options);
 }
 

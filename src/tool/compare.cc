@@ -96,6 +96,7 @@ io::task<int> compare(const Session& session, const CompareArguments& given, ima
   job::CompareResult result;
   ProgressDisplay progress(ProgressDisplay::choose(session.is_cofre(), given.percent, given.quiet));
   try {
+    const HeedingSignals heeding;
     result = co_await job::compare(lanes, *a.device, *b.device, make_options(given, progress));
   } catch (const job::MapFailed& error) {
     progress.finish();

@@ -182,6 +182,7 @@ io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target
                     ProgressDisplay& progress) {
   std::vector<block::Device*> devices;
   for (const image::OpenedImage& source : sources) devices.push_back(source.device.get());
+  const HeedingSignals heeding;
   const job::ConvertStats stats =
       co_await job::convert(run.lanes, devices, *target.device, std::move(options));
   co_await target.close();
@@ -211,7 +212,7 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   note_legacy_encryption(run.session, plan);
 
   image::TargetFile file(plan.path);
-  const RemoveOnSecondSignal guard(file.working_path());
+  const RemoveOnSignal guard(file.temporary_path());
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
   job::ConvertOptions options = make_options(given, progress);
   options.target_reads_zero = new_target_reads_zero(plan, file);

@@ -113,6 +113,7 @@ io::task<bool> run_commands(IoTarget& target, const std::vector<std::string>& co
 io::task<int> exercise(const Session& session, const IoArguments& given, image::Secrets& secrets) {
   IoTarget target = co_await open_target(given, secrets);
   warn_of_probed_raw(target, given.read_only);
+  const HeedingSignals heeding;  // between commands; the image is closed then
   const bool good = given.commands.empty()
                         ? co_await run_interactively(target, session.is_cofre() ? "cofre io> " : "qemu-io> ")
                         : co_await run_commands(target, given.commands);

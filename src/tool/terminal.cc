@@ -71,6 +71,7 @@ class QuietTerminal {
   }
 
  private:
+  const HeedingSignals heeding_;  // lest a signal leave the terminal mute; made first, gone last
   int fd_;
   termios before_ = {};
 };
