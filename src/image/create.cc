@@ -49,6 +49,19 @@ void check_backing(const CreateRequest& request, const qcow2::CreateOptions& qco
     fail(ErrorKind::kInvalidArgument, "'{}' cannot be its own backing file", request.path);
 }
 
+// A new data file takes the place of what has its name.
+void check_data_file(const CreateRequest& request, const qcow2::CreateOptions& qcow2) {
+  if (!qcow2.data_file) return;
+  const std::string path = resolve_beside(request.path, *qcow2.data_file);
+  if (path == request.path || storage::same_file(path, request.path))
+    fail(ErrorKind::kInvalidArgument, "'{}' cannot be its own data file", request.path);
+  if (!qcow2.backing_file) return;
+  const std::string backing = resolve_beside(request.path, *qcow2.backing_file);
+  if (path == backing || storage::same_file(path, backing))
+    fail(ErrorKind::kInvalidArgument, "'{}': the data file '{}' is the backing file: choose another name",
+         request.path, path);
+}
+
 io::task<uint64_t> backing_bytes(std::string path, std::string backing_file, Format format) {
   try {
     const ImageName name = parse_image_name(resolve_beside(path, backing_file), format);
@@ -159,6 +172,7 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
   plan.settings = parse_create_options(request.format, request.options);
   const qcow2::CreateOptions& qcow2 = plan.settings.qcow2;
   check_backing(request, qcow2);
+  check_data_file(request, qcow2);
   std::optional<uint64_t> size = asked_size(request, plan.settings);
   if (qcow2.backing_file && !request.unchecked_backing) {
     const uint64_t bytes =

@@ -199,7 +199,12 @@ ConstBytes Secrets::find(std::string_view id) const {
 }
 
 ConstBytes Secrets::for_image(const std::string& image, bool creating) {
-  if (default_) return default_->bytes();
+  if (default_) {
+    if (creating && default_->empty())
+      fail(ErrorKind::kInvalidArgument,
+           "'{}' is to be encrypted with an empty passphrase, which protects nothing", image);
+    return default_->bytes();
+  }
   if (const auto found = asked_.find(image); found != asked_.end()) return found->second.bytes();
   std::optional<SecretBytes> answer = prompt_ ? prompt_(image, creating) : std::nullopt;
   if (!answer)

@@ -28,6 +28,8 @@ class TargetFile {
   // Where the image is to be created.
   const std::string& working_path() const noexcept { return working_path_; }
   bool in_place() const noexcept { return in_place_; }
+  // What is to be removed when nothing comes of it; empty when the image is created in place.
+  std::string temporary_path() const { return in_place_ ? "" : working_path_; }
 
   // Puts the finished file in the target's place, with an existing target's permissions, and makes the new
   // name durable if `durable`. The file must be closed. Throws Error.

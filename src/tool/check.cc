@@ -58,8 +58,9 @@ io::task<qcow2::CheckResult> check_once(qcow2::Image& image, const CheckArgument
   options.repair_leaks = repair;
   options.repair_errors = repair && given.repair == "all";
   options.progress = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  if (!given.quiet) options.report = [](const std::string& finding) { fmt::print(stderr, "{}\n", finding); };
+  if (!given.quiet) options.report = [](const std::string& finding) { tell(finding + "\n"); };
   options.cancelled = interrupted;
+  const HeedingSignals heeding;
   co_return co_await qcow2::check(image, options);
 }
 
@@ -174,8 +175,8 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
   io::Lanes lanes(1);
   const CheckOutcome outcome = lanes.run(check_image(given, json));
   if (!outcome.supported) {
-    fmt::print(stderr, "{}: this image format does not support checks ('{}' is {})\n", session.program,
-               given.names[0], image::format_name(outcome.format));
+    tell(fmt::format("{}: this image format does not support checks ('{}' is {})\n", session.program,
+                     given.names[0], image::format_name(outcome.format)));
     return kNotSupported;
   }
   if (json && !given.quiet) print_as_json(outcome, given.names[0]);

@@ -77,7 +77,7 @@ job::CompareOptions make_options(const CompareArguments& given, ProgressDisplay&
 }
 
 int complain(const Session& session, const Error& error, int status) {
-  fmt::print(stderr, "{}: {}\n", session.program, error.what());
+  tell(fmt::format("{}: {}\n", session.program, error.what()));
   return interrupted() ? interrupted_exit_status() : status;
 }
 
@@ -96,6 +96,7 @@ io::task<int> compare(const Session& session, const CompareArguments& given, ima
   job::CompareResult result;
   ProgressDisplay progress(ProgressDisplay::choose(session.is_cofre(), given.percent, given.quiet));
   try {
+    const HeedingSignals heeding;
     result = co_await job::compare(lanes, *a.device, *b.device, make_options(given, progress));
   } catch (const job::MapFailed& error) {
     progress.finish();

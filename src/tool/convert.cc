@@ -174,14 +174,15 @@ struct Run {
 
 void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
   const double speed = stats.seconds > 0 ? static_cast<double>(bytes) / stats.seconds / 1e9 : 0;
-  fmt::print(stderr, "AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n",
-             crypto::selected_aes_kernel().name, bytes, stats.seconds, speed);
+  tell(fmt::format("AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n", crypto::selected_aes_kernel().name,
+                   bytes, stats.seconds, speed));
 }
 
 io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target, job::ConvertOptions options,
                     ProgressDisplay& progress) {
   std::vector<block::Device*> devices;
   for (const image::OpenedImage& source : sources) devices.push_back(source.device.get());
+  const HeedingSignals heeding;
   const job::ConvertStats stats =
       co_await job::convert(run.lanes, devices, *target.device, std::move(options));
   co_await target.close();
@@ -206,10 +207,12 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
   refuse_source_as_target(sources, given.names.back());
   const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
+  if (const auto& data_file = plan.settings.qcow2.data_file)
+    refuse_source_as_target(sources, image::resolve_beside(plan.path, *data_file));
   note_legacy_encryption(run.session, plan);
 
   image::TargetFile file(plan.path);
-  const RemoveOnSecondSignal guard(file.working_path());
+  const RemoveOnSignal guard(file.temporary_path());
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
   job::ConvertOptions options = make_options(given, progress);
   options.target_reads_zero = new_target_reads_zero(plan, file);

@@ -56,9 +56,8 @@ io::task<void> create(const Session& session, image::CreateRequest request, bool
   if (!quiet) fmt::print("Formatting '{}', {}\n", plan.path, plan.summary);
   note_legacy_encryption(session, plan);
   image::TargetFile target(plan.path);
-  const RemoveOnSecondSignal guard(target.working_path());
+  const RemoveOnSignal guard(target.temporary_path());
   co_await image::create_image(plan, target, secrets, {});
-  if (interrupted()) fail(ErrorKind::kCancelled, "interrupted; '{}' was not created", plan.path);
   target.commit(true);
 }
 

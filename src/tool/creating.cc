@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "tool/terminal.h"
+
 namespace cofre::tool {
 
 image::Options merge_options(const std::vector<std::string>& lists) {
@@ -22,11 +24,11 @@ bool print_options_help(const std::vector<std::string>& lists, const std::string
 
 void note_legacy_encryption(const Session& session, const image::CreatePlan& plan) {
   if (!plan.settings.legacy_encryption) return;
-  fmt::print(stderr,
-             "{}: note: encryption=on means the legacy format 'aes', which derives no key from the "
-             "passphrase and uses "
-             "only its first 16 bytes. Use -o encrypt.format=luks for new images\n",
-             session.program);
+  tell(
+      fmt::format("{}: note: encryption=on means the legacy format 'aes', which derives no key from the "
+                  "passphrase and uses "
+                  "only its first 16 bytes. Use -o encrypt.format=luks for new images\n",
+                  session.program));
 }
 
 }  // namespace cofre::tool

@@ -12,13 +12,15 @@ namespace cofre::tool {
 namespace {
 
 std::atomic<int> received_signal = 0;
+std::atomic<int> heeding = 0;
 std::atomic<bool> path_set = false;
 std::array<char, PATH_MAX> temporary_path = {};
 
 // Async-signal-safe.
 void on_signal(int signal) {
   int none = 0;
-  if (received_signal.compare_exchange_strong(none, signal)) return;
+  const bool first = received_signal.compare_exchange_strong(none, signal);
+  if (first && heeding.load(std::memory_order_relaxed) > 0) return;
   if (path_set.load(std::memory_order_acquire)) ::unlink(temporary_path.data());
   ::_exit(128 + signal);
 }
@@ -46,13 +48,21 @@ int interrupted_exit_status() noexcept {
   return 128 + received_signal.load(std::memory_order_relaxed);
 }
 
-RemoveOnSecondSignal::RemoveOnSecondSignal(const std::string& path) {
-  if (path.size() >= temporary_path.size()) return;
+HeedingSignals::HeedingSignals() noexcept {
+  heeding.fetch_add(1, std::memory_order_relaxed);
+}
+
+HeedingSignals::~HeedingSignals() {
+  heeding.fetch_sub(1, std::memory_order_relaxed);
+}
+
+RemoveOnSignal::RemoveOnSignal(const std::string& path) {
+  if (path.empty() || path.size() >= temporary_path.size()) return;
   std::memcpy(temporary_path.data(), path.c_str(), path.size() + 1);
   path_set.store(true, std::memory_order_release);
 }
 
-RemoveOnSecondSignal::~RemoveOnSecondSignal() {
+RemoveOnSignal::~RemoveOnSignal() {
   path_set.store(false, std::memory_order_release);
 }
 

@@ -1,5 +1,6 @@
 // Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP): the first one asks running jobs to stop, so that they
-// clean up; a second one removes the temporary file and ends the program at once.
+// clean up. A second one, or the first where nothing looks out for it, removes the temporary file and ends
+// the program at once.
 #pragma once
 
 #include <string>
@@ -11,13 +12,24 @@ bool interrupted() noexcept;
 // 128 + the signal's number: 130 after Ctrl-C.
 int interrupted_exit_status() noexcept;
 
-// The file that a second signal removes, while this lives. One at a time.
-class RemoveOnSecondSignal {
+// While one lives, somebody asks interrupted() again and again: the first signal does no more than set it.
+// Elsewhere, as in the derivation of a key, which a hostile header can make last for hours, nobody asks.
+class HeedingSignals {
  public:
-  explicit RemoveOnSecondSignal(const std::string& path);
-  ~RemoveOnSecondSignal();
-  RemoveOnSecondSignal(const RemoveOnSecondSignal&) = delete;
-  RemoveOnSecondSignal& operator=(const RemoveOnSecondSignal&) = delete;
+  HeedingSignals() noexcept;
+  ~HeedingSignals();
+  HeedingSignals(const HeedingSignals&) = delete;
+  HeedingSignals& operator=(const HeedingSignals&) = delete;
+};
+
+// The file that a signal removes when it ends the program, while this lives. One at a time. Nothing to remove
+// when the path is empty.
+class RemoveOnSignal {
+ public:
+  explicit RemoveOnSignal(const std::string& path);
+  ~RemoveOnSignal();
+  RemoveOnSignal(const RemoveOnSignal&) = delete;
+  RemoveOnSignal& operator=(const RemoveOnSignal&) = delete;
 };
 
 }  // namespace cofre::tool

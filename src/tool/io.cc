@@ -10,6 +10,7 @@
 #include "tool/interrupt.h"
 #include "tool/io_commands.h"
 #include "tool/io_words.h"
+#include "tool/terminal.h"
 #include "tool/version.h"
 
 namespace cofre::tool {
@@ -61,11 +62,11 @@ io::task<IoTarget> open_target(const IoArguments& given, image::Secrets& secrets
 void warn_of_probed_raw(const IoTarget& target, bool read_only) {
   const image::Layer& top = target.image.top();
   if (!top.probed || top.format != image::Format::kRaw || read_only) return;
-  fmt::print(stderr,
-             "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
-             "         What a guest writes there may look like another format to the next who opens it.\n"
-             "         Give the format: -f raw.\n",
-             top.path);
+  tell(fmt::format(
+      "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
+      "         What a guest writes there may look like another format to the next who opens it.\n"
+      "         Give the format: -f raw.\n",
+      top.path));
 }
 
 // False: the command failed; what went wrong is printed.
@@ -112,6 +113,7 @@ io::task<bool> run_commands(IoTarget& target, const std::vector<std::string>& co
 io::task<int> exercise(const Session& session, const IoArguments& given, image::Secrets& secrets) {
   IoTarget target = co_await open_target(given, secrets);
   warn_of_probed_raw(target, given.read_only);
+  const HeedingSignals heeding;  // between commands; the image is closed then
   const bool good = given.commands.empty()
                         ? co_await run_interactively(target, session.is_cofre() ? "cofre io> " : "qemu-io> ")
                         : co_await run_commands(target, given.commands);

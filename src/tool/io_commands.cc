@@ -78,7 +78,8 @@ void dump(ConstBytes bytes, uint64_t offset) {
     for (const std::byte byte : line) {
       const auto c = static_cast<unsigned char>(byte);
       hex += fmt::format("{:02x} ", c);
-      text += c >= 0x20 && c < 0x7f ? static_cast<char>(c) : '.';
+      const bool shown = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+      text += shown ? static_cast<char>(c) : '.';  // as qemu-io has it
     }
     fmt::print("{:08x}:  {} {}\n", offset + at, hex, text);
   }
@@ -125,7 +126,7 @@ io::task<bool> read_range(IoTarget& target, const CommandWords& words, bool seve
     co_await target.image.device->read(range.offset + at, piece);
     spent += Clock::now() - started;
     verification.look(piece, at);
-    if (words.has('v')) dump(piece, range.offset + at);
+    if (words.has('v') && !words.has('q')) dump(piece, range.offset + at);
   }
   if (!verification.passed)
     fmt::print("Pattern verification failed at offset {}, {} bytes\n", range.offset + verification.begin,

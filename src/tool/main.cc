@@ -1,4 +1,5 @@
 // The program: starts the command that its name and arguments ask for, and tells errors to the user.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -17,6 +18,7 @@
 #include "tool/command_line.h"
 #include "tool/interrupt.h"
 #include "tool/session.h"
+#include "tool/terminal.h"
 #include "tool/version.h"
 
 namespace cofre::tool {
@@ -46,6 +48,15 @@ void harden_process() {
 #endif
   const rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none);
+}
+
+// A standard stream that is closed must not become an image's descriptor, for what is printed would go there.
+// Its place is held so that using it fails as before.
+void hold_standard_descriptors() {
+  for (int fd = 0; fd <= 2; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
+    if (open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd) return;
+  }
 }
 
 Session session_of(const char* argument0) {
@@ -107,7 +118,7 @@ int dispatch(const Session& session, const std::vector<std::string>& arguments) 
 
 int complain(const Session& session, std::string_view sentence) {
   std::fflush(stdout);
-  fmt::print(stderr, "{}: {}\n", session.program, sentence);
+  tell(fmt::format("{}: {}\n", session.program, sentence));
   return 1;
 }
 
@@ -133,13 +144,16 @@ int run(const Session& session, const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   using namespace cofre::tool;
+  hold_standard_descriptors();
   harden_process();
   install_interrupt_handlers();
   const Session session = session_of(argc > 0 ? argv[0] : nullptr);
   const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   const int status = run(session, arguments);
-  if (std::fflush(stdout) != 0) {
-    fmt::print(stderr, "{}: cannot write to standard output: {}\n", session.program, std::strerror(errno));
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    tell(fmt::format("{}: cannot write to standard output{}{}\n", session.program, errno != 0 ? ": " : "",
+                     errno != 0 ? std::strerror(errno) : ""));
     return status != 0 ? status : 1;
   }
   return status;

@@ -10,7 +10,6 @@
 #include "image/unwritten.h"
 #include "io/lanes.h"
 #include "tool/command_line.h"
-#include "tool/interrupt.h"
 
 namespace cofre::tool {
 namespace {
@@ -188,7 +187,6 @@ io::task<void> map(const MapArguments& given, bool json) {
     end = at + std::min(length - at, image::parse_size(*given.length, "length"));
   MapPrinter printer(json);
   while (at < end) {
-    if (interrupted()) fail(ErrorKind::kCancelled, "interrupted");
     MapEntry entry = co_await entry_at_byte(mapped, at, end);
     at += entry.length;
     printer.add(std::move(entry));

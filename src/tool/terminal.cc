@@ -71,6 +71,7 @@ class QuietTerminal {
   }
 
  private:
+  const HeedingSignals heeding_;  // lest a signal leave the terminal mute; made first, gone last
   int fd_;
   termios before_ = {};
 };
@@ -87,6 +88,11 @@ std::string time_text(double seconds) {
 }
 
 }  // namespace
+
+void tell(const std::string& text) noexcept {
+  std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
+}
 
 std::optional<crypto::SecretBytes> ask_passphrase(const std::string& image, bool creating) {
   const QuietTerminal terminal;
@@ -117,7 +123,7 @@ void ProgressDisplay::show(uint64_t done, uint64_t total) {
   if (!started_) started_ = std::chrono::steady_clock::now();
   if (style_ == Style::kPercent) {
     const double percent = total == 0 ? 100 : 100 * static_cast<double>(done) / static_cast<double>(total);
-    fmt::print("    ({:.2f}/100%)\r", percent);
+    std::fputs(fmt::format("    ({:.2f}/100%)\r", percent).c_str(), stdout);
     std::fflush(stdout);
   } else {
     draw_bar(done, total);
@@ -138,15 +144,15 @@ void ProgressDisplay::draw_bar(uint64_t done, uint64_t total) {
   const auto full = static_cast<size_t>(part * static_cast<double>(width));
   std::string line = width > 0 ? fmt::format("[{:#>{}}{:>{}}]", "", full, "", width - full) : "";
   line += words;
-  fmt::print(stderr, "\r{}\x1b[K", line.substr(0, columns - 1));
-  std::fflush(stderr);
+  tell(fmt::format("\r{}\x1b[K", line.substr(0, columns - 1)));
 }
 
 void ProgressDisplay::finish() {
   if (!open_line_) return;
   open_line_ = false;
-  fmt::print(style_ == Style::kBar ? stderr : stdout, "\n");
-  std::fflush(stdout);
+  std::FILE* const stream = style_ == Style::kBar ? stderr : stdout;
+  std::fputs("\n", stream);
+  std::fflush(stream);
 }
 
 }  // namespace cofre::tool

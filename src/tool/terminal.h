@@ -10,6 +10,10 @@
 
 namespace cofre::tool {
 
+// Says something to the user on standard error. A stream that takes nothing (closed, full, a terminal that is
+// gone) is no reason to fail: the text is lost.
+void tell(const std::string& text) noexcept;
+
 // Asks on /dev/tty without echo; `creating`: twice, until both are equal. Nothing when there is no terminal.
 // Throws Error kCancelled when the user gives up (Ctrl-C, Ctrl-D).
 std::optional<crypto::SecretBytes> ask_passphrase(const std::string& image, bool creating);

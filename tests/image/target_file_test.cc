@@ -22,6 +22,7 @@ class TargetFileTest : public ScratchTest {
 TEST_F(TargetFileTest, AppearsOnlyWhenCommitted) {
   TargetFile target(path("new"));
   fill(target, "content");
+  EXPECT_EQ(target.temporary_path(), target.working_path());
   EXPECT_FALSE(std::filesystem::exists(path("new")));
   target.commit(true);
   EXPECT_EQ(read_file("new"), "content");
@@ -84,6 +85,7 @@ TEST_F(TargetFileTest, SpecialFilesAreWrittenInPlace) {
   const TargetFile target("/dev/null");
   EXPECT_TRUE(target.in_place());
   EXPECT_EQ(target.working_path(), "/dev/null");
+  EXPECT_EQ(target.temporary_path(), "");  // a signal must not remove the device
 }
 
 TEST_F(TargetFileTest, LongNamesFit) {

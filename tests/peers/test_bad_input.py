@@ -394,6 +394,25 @@ class Targets(BadInputCase):
         self.gently_refused(cofre("convert", "-O", "qcow2", self.path("top.qcow2"), base.path), "base.qcow2")
         self.same_bytes(self.read_file(base.path), before, "a backing file of the source must not be touched")
 
+    def test_data_file_of_the_target_is_a_file_in_use(self):
+        """The source, also when -U lets go of its locks; the backing file; the image itself."""
+        os.link(self.source, self.path("hard.raw"))
+        for data in (self.source, "hard.raw"):
+            for more in ([], ["-U"]):
+                with self.subTest(data=data, more=more):
+                    self.gently_refused(cofre("convert", *more, "-f", "raw", "-O", "qcow2", "-o", f"data_file={data}",
+                                              self.source, "out.qcow2", cwd=self.dir))
+        for what, args in (("backing file", ["-b", self.source, "-F", "raw", "out.qcow2"]), ("itself", ["hard.raw", "4M"])):
+            with self.subTest(data=what):
+                self.gently_refused(cofre("create", "-f", "qcow2", "-o", f"data_file={self.source}", *args, cwd=self.dir),
+                                    "data file", code=1)
+        for command in (["create", "-f", "qcow2", "-o", "data_file=x.qcow2", "x.qcow2", "4M"],
+                        ["convert", "-O", "qcow2", "-o", "data_file=x.qcow2", self.source, "x.qcow2"]):
+            with self.subTest(command=command[0]):
+                self.gently_refused(cofre(*command, cwd=self.dir), "x.qcow2", "data file", code=1)
+        self.same_bytes(self.read_file(self.source), self.disk, "a file in use must not be touched")
+        self.assertEqual(sorted(os.listdir(self.dir)), ["hard.raw", "source.raw"])
+
     def test_missing_source(self):
         for args in (("convert", "-O", "raw", "nowhere", "out.raw"), ("info", "nowhere"), ("map", "nowhere")):
             with self.subTest(command=args[0]):

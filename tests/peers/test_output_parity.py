@@ -150,6 +150,16 @@ class Gallery(ParityCase):
             with self.subTest(bounds=bounds):
                 self.json_parity("map", "--output=json", *bounds, "top.qcow2", cwd=self.gallery)
 
+    # io
+
+    def test_io_dumps_bytes(self):
+        """`read -v`, with every byte value; the lines after those tell the time it took."""
+        self.write_file("bytes.raw", bytes(range(256)) * 2)
+        for command in ("read -v 0 512", "read -qv 0 512"):
+            args = ("-r", "-f", "raw", "-c", command, self.path("bytes.raw"))
+            theirs, ours = self.ok(QEMU_TOOL.io(*args)), self.ok(COFRE_TOOL.io(*args))
+            self.assertEqual(ours.out.splitlines()[:32], theirs.out.splitlines()[:32], f"output differs:{ours}{theirs}")
+
     # check
 
     def test_check_human(self):

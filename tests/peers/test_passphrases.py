@@ -112,6 +112,17 @@ class PassphraseOptions(PassphraseCase):
                       "encrypt.format=luks,encrypt.iter-time=10", self.source, path, stdin=WORD))
         self.qemu_reads(path)
 
+    def test_an_empty_passphrase_file_encrypts_nothing(self):
+        """A script's variable that was never set must not make an image that anybody opens."""
+        for content in ("", "\n"):
+            with self.subTest(content=content):
+                empty = self.write_file("empty", content)
+                self.refused(cofre("convert", "--passphrase-file", empty, "-O", "qcow2", "-o", "encrypt.format=luks",
+                                   self.source, self.path("out.qcow2")), "out.qcow2", "empty passphrase", code=1)
+                self.refused(cofre("create", "--passphrase-file", empty, "-f", "luks", self.path("out.luks"), "1M"),
+                             "empty passphrase", code=1)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["disk1.img", "empty", "secret"])
+
     def test_missing_passphrase_file(self):
         result = cofre("convert", "--passphrase-file", self.path("nowhere"), "-f", "raw", "-O", "qcow2", "-o",
                        "encrypt.format=luks", self.source, self.path("x.qcow2"))

@@ -76,11 +76,32 @@ class Answers(ProgramCase):
 
     def test_a_full_standard_output_is_an_error(self):
         self.ok("create", "-q", "a.raw", "1M")
-        with open("/dev/full", "w", encoding="ascii") as full:
-            result = subprocess.run([COFRE, "info", "a.raw"], cwd=self.dir, stdout=full, stderr=subprocess.PIPE, text=True,
-                                    timeout=60)
-        self.assertEqual(result.returncode, 1)
-        self.assertIn("standard output", result.stderr)
+        for command in (["info", "a.raw"], ["io", "-r", "-f", "raw", "-c", "length", "-c", "length", "a.raw"]):
+            with self.subTest(command=command[0]), open("/dev/full", "w", encoding="ascii") as full:
+                result = subprocess.run([COFRE, *command], cwd=self.dir, stdout=full, stderr=subprocess.PIPE, text=True,
+                                        timeout=60)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn("standard output", result.stderr)
+
+    def test_a_full_standard_error_changes_no_exit_code(self):
+        self.ok("create", "-q", "a.raw", "1M")
+        for code, command in ((1, ["info", "nowhere"]), (2, ["compare", "a.raw", "nowhere"]), (63, ["check", "a.raw"]),
+                              (0, ["convert", "--stats", "-O", "qcow2", "a.raw", "a.qcow2"])):
+            with self.subTest(command=command[0]), open("/dev/full", "w", encoding="ascii") as full:
+                result = subprocess.run([COFRE, *command], cwd=self.dir, stdout=subprocess.DEVNULL, stderr=full, timeout=60)
+                self.assertEqual(result.returncode, code)
+        self.ok("check", "-q", "a.qcow2")
+
+    def test_closed_standard_streams_never_become_an_image(self):
+        """What is printed goes nowhere: not into the image, nor into the program's own descriptors."""
+        self.ok("create", "-q", "a.raw", "1M")
+        for closed in ("1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"):
+            with self.subTest(closed=closed):
+                result = subprocess.run(["sh", "-c", f'exec "$0" "$@" {closed}', COFRE, "io", "-c", "write -P 7 0 64k", "-c",
+                                         "length", "-c", "nonsense", "-c", "read -P 7 0 64k", "a.raw"], cwd=self.dir, timeout=60)
+                self.assertEqual(result.returncode, 1)
+                with open(self.path("a.raw"), "rb") as file:
+                    self.assertEqual(file.read(), b"\7" * 65536 + bytes(1024 * 1024 - 65536))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,35 @@ class Interrupt(ProgramCase):
         with open(self.path("target"), "rb") as file:
             self.assertEqual(file.read(), b"precious")
 
+    def stop(self, *args, ready):
+        """Sends one SIGTERM to cofre when `ready(process)`. The exit status."""
+        process = subprocess.Popen([COFRE, *args], cwd=self.dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        self.addCleanup(process.kill)
+        deadline = time.monotonic() + 60
+        while not ready(process):
+            self.assertIsNone(process.poll(), "it ended before it could be stopped")
+            self.assertLess(time.monotonic(), deadline, "it did not start")
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(60)
+
+    def has_open(self, process, path):
+        folder = f"/proc/{process.pid}/fd"
+        return any(os.path.realpath(os.path.join(folder, fd)) == os.path.realpath(path) for fd in os.listdir(folder))
+
+    def test_one_signal_ends_the_derivation_of_a_key(self):
+        """Iteration counts come from the user, or from a header that means no good."""
+        slow = ["--passphrase-file", "key", "-f", "luks", "-o", "iter-time=100000"]
+        self.assertEqual(self.stop("create", *slow, "new.luks", "1M", ready=lambda _: self.temporary_size() >= 0), 143)
+        self.ok("create", "-q", *slow[:-1], "iter-time=10", "old.luks", "1M")
+        with open(self.path("old.luks"), "r+b") as file:
+            file.seek(208 + 4)  # the first keyslot's iterations
+            file.write(b"\xff" * 4)
+        self.assertEqual(self.stop("io", "--passphrase-file", "key", "-r", "-c", "length", "old.luks",
+                                   ready=lambda process: self.has_open(process, self.path("old.luks"))), 143)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["disk.img", "key", "old.luks"])
+
 
 if __name__ == "__main__":
     unittest.main()
