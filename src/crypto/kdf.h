@@ -19,7 +19,7 @@ void pbkdf2(DigestAlgorithm algorithm, ConstBytes passphrase, ConstBytes salt, u
 inline constexpr uint64_t kMinPbkdf2Iterations = 1000;
 
 // The iterations that make the derivation of `key_bytes` bytes take about `target` on this machine, from a
-// measurement of some tenths of a second. At least kMinPbkdf2Iterations, at most UINT32_MAX.
+// measurement of some hundredths of a second. At least kMinPbkdf2Iterations, at most UINT32_MAX.
 uint64_t pbkdf2_iterations_for(DigestAlgorithm algorithm, size_t key_bytes, std::chrono::milliseconds target);
 
 }  // namespace cofre::crypto

@@ -12,8 +12,9 @@
 namespace cofre::qcow2 {
 namespace {
 
-// Pieces that stay in the core's second-level cache between the system's copy and the cipher.
-constexpr uint64_t kPieceBytes = 256 * kKiB;
+// Transferred and ciphered at a time: short enough for a core's own caches, long enough that writers seldom
+// wait for each other (file systems let one write at a time into a file).
+constexpr uint64_t kPieceBytes = kMiB;
 
 }  // namespace
 
