@@ -16,7 +16,7 @@ namespace cofre::luks {
 namespace {
 
 // One chunk is read and decrypted, or encrypted and written, while it is still in the cache of its core.
-constexpr uint64_t kChunkBytes = 256 * kKiB;
+constexpr uint64_t kChunkBytes = kMiB;
 // Chunks of one request in flight: while one is in the cipher, others are in the storage.
 constexpr uint64_t kChunksInFlight = 4;
 
