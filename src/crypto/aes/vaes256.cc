@@ -259,6 +259,7 @@ const AesKernel kAesVaes256 = {
     .name = "vaes256",
     .description = "VAES on 256-bit registers, 16 blocks in flight",
     .needs = {.pclmulqdq = true, .aes = true, .avx2 = true, .vaes = true, .vpclmulqdq = true},
+    .register_bytes = 32,
     .schedule_bytes = sizeof(X86AesSchedule),
     .expand_key = expand_x86_key,
     .encrypt_blocks = encrypt_blocks,

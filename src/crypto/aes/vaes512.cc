@@ -395,6 +395,7 @@ const AesKernel kAesVaes512 = {
               .avx512vl = true,
               .vaes = true,
               .vpclmulqdq = true},
+    .register_bytes = 64,
     .schedule_bytes = sizeof(X86AesSchedule),
     .expand_key = expand_x86_key,
     .encrypt_blocks = encrypt_blocks,
