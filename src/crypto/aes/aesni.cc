@@ -1,6 +1,6 @@
 // AES with the AES-NI instructions, one block each, eight in flight to hide their latency.
 //
-// XTS: the integer units make the tweaks, half a kilobyte ahead, beside the rounds.
+// XTS: the integer units make the tweaks, 512 bytes ahead, beside the rounds.
 // CBC encryption is serial inside a sector: eight sectors run side by side.
 #include <immintrin.h>
 
@@ -101,6 +101,27 @@ COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const __m1
     state[i] = encrypt ? _mm_aesenclast_si128(state[i], last) : _mm_aesdeclast_si128(state[i], last);
     store(destination + 16 * i, _mm_xor_si128(state[i], tweak[i]));
   }
+}
+
+// The tweaks of the sectors of a run, unit after unit.
+struct XtsTweakSource {
+  ScalarTweak next;
+  const uint8_t* iv;       // of the sector of `next`
+  const uint8_t* last_iv;  // of the run
+  size_t sector_bytes;
+  size_t left;  // bytes of that sector, from `next` on
+};
+
+// After a unit. Past the run's end the last sector is repeated, for nothing.
+COFRE_INLINE void finish_unit(XtsTweakSource& source) {
+  source.left -= kXtsUnitBytes;
+  if (source.left == 0) {
+    if (source.iv < source.last_iv) source.iv += kAesBlockBytes;
+    source.next = {load_le<uint64_t>(source.iv), load_le<uint64_t>(source.iv + 8)};
+    source.left = source.sector_bytes;
+  }
+  // Left to itself, the compiler keeps the two halves in a vector register.
+  __asm__("" : "+r"(source.next.low), "+r"(source.next.high));
 }
 
 // The tweaks of the first unit, which has none before it to hide in. Gives the one after them.
