@@ -5,6 +5,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace cofre::crypto {
@@ -45,6 +48,13 @@ CpuFeatures detect() {
   features.avx512vl = zmm && bit(ebx, 31);
   features.vaes = ymm && bit(ecx, 9);
   features.vpclmulqdq = ymm && bit(ecx, 10);
+  return features;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+// The kernel's word: AT_HWCAP (Linux, Documentation/arch/arm64/elf_hwcaps.rst).
+CpuFeatures detect() {
+  CpuFeatures features;
+  features.aes = (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
   return features;
 }
 #else

@@ -1,11 +1,16 @@
 // AES with VAES on 256-bit registers: two blocks an instruction, eight registers (16 blocks) in flight, for
 // processors without AVX-512. There are 16 registers only, so round keys come from memory.
 //
+// XTS: the vector and the integer units share the making of tweaks, a kilobyte ahead, beside the rounds.
 // CBC encryption: up to 16 sectors side by side, two a register.
 #include <immintrin.h>
 
 #include "crypto/aes/kernel.h"
 #include "crypto/aes/x86_schedule.h"
+#include "crypto/aes/x86_tweak.h"
+
+// Builds that do not optimize leave the loop that asks for it rolled up, which is right for them.
+#pragma clang diagnostic ignored "-Wpass-failed"
 
 namespace cofre::crypto {
 namespace {
@@ -89,64 +94,166 @@ COFRE_INLINE __m256i reduction() {
   return _mm256_set1_epi64x(0x87);
 }
 
-// From t in both lanes: t * x^(first + lane).
-COFRE_INLINE __m256i spread_tweak(__m256i tweak, int first) {
-  const __m256i left = _mm256_add_epi64(_mm256_set_epi64x(1, 1, 0, 0), _mm256_set1_epi64x(first));
-  const __m256i carry = _mm256_srlv_epi64(tweak, _mm256_sub_epi64(_mm256_set1_epi64x(64), left));
-  const __m256i reduced = _mm256_clmulepi64_epi128(carry, reduction(), 0x01);
-  return _mm256_xor_si256(_mm256_xor_si256(_mm256_sllv_epi64(tweak, left), reduced),
-                          _mm256_bslli_epi128(carry, 8));
+COFRE_INLINE __m256i lanes_of_words(int h3, int h2, int h1, int h0, int l3, int l2, int l1, int l0) {
+  return _mm256_set_epi32(h3, h2, h1, h0, l3, l2, l1, l0);
 }
 
-// The tweaks times x^16: two bytes move up, those that fall out come back reduced.
-COFRE_INLINE __m256i tweak_times_x16(__m256i tweak) {
-  const __m256i out = _mm256_bsrli_epi128(tweak, 14);
-  return _mm256_xor_si256(_mm256_bslli_epi128(tweak, 2), _mm256_clmulepi64_epi128(out, reduction(), 0x00));
+// t * x^16 and t * x^24.
+COFRE_INLINE __m256i times_x16_and_x24(__m128i tweak) {
+  const __m256i both = _mm256_broadcastsi128_si256(tweak);
+  const __m256i moved =
+      _mm256_shuffle_epi8(both, lanes_of_words(0x0c0b0a09, 0x08070605, 0x04030201, 0x00ffffff,  //
+                                               0x0d0c0b0a, 0x09080706, 0x05040302, 0x0100ffff));
+  const __m256i out = _mm256_shuffle_epi8(both, lanes_of_words(-1, -1, -1, static_cast<int>(0xff0f0e0d), -1,
+                                                               -1, -1, static_cast<int>(0xffff0f0e)));
+  return _mm256_xor_si256(moved, _mm256_clmulepi64_epi128(out, reduction(), 0x00));
 }
 
-COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, __m256i* tweak, const uint8_t* source,
+// The tweaks times x. Bits that leave a half come back in the other one, those of the upper half reduced.
+COFRE_INLINE __m256i double_tweaks(__m256i tweak) {
+  const __m256i carries = _mm256_shuffle_epi32(_mm256_srai_epi32(tweak, 31), _MM_SHUFFLE(0, 1, 0, 3));
+  const __m256i places = lanes_of_words(0, 1, 0, 0x87, 0, 1, 0, 0x87);
+  return _mm256_xor_si256(_mm256_add_epi64(tweak, tweak), _mm256_and_si256(carries, places));
+}
+
+// Makes the tweaks of one unit after the other. The ports that compute AES can do little else beside it, and
+// so can the integer units: each makes half of the tweaks.
+struct TweakMaker {
+  ScalarTweak low;  // blocks 0 to 15, one a step
+  __m256i high;     // blocks 16 to 23 and 24 to 31, one of each every other step
+  __m256i high_before;
+  const uint8_t* iv;       // of the sector the unit belongs to
+  const uint8_t* last_iv;  // of the run
+  size_t sector_bytes;
+  size_t left;  // bytes of that sector from this unit on
+};
+
+COFRE_INLINE void begin_unit(TweakMaker& maker, __m128i start) {
+  maker.low = {static_cast<uint64_t>(_mm_cvtsi128_si64(start)),
+               static_cast<uint64_t>(_mm_extract_epi64(start, 1))};
+  // Left to itself, the compiler keeps the two in a vector register.
+  __asm__("" : "+r"(maker.low.low), "+r"(maker.low.high));
+  maker.high = times_x16_and_x24(start);
+  maker.high_before = maker.high;
+}
+
+// Past the run's end the last sector is repeated, for nothing.
+COFRE_INLINE void begin_next_unit(TweakMaker& maker) {
+  maker.left -= kXtsUnitBytes;
+  if (maker.left == 0) {
+    if (maker.iv < maker.last_iv) maker.iv += kAesBlockBytes;
+    maker.left = maker.sector_bytes;
+    begin_unit(maker, load_block(maker.iv));
+  } else {
+    begin_unit(maker, _mm256_extracti128_si256(maker.high, 1));
+  }
+}
+
+// Step 0 to 15.
+COFRE_INLINE void make_tweaks(TweakMaker& maker, XtsUnitTweaks& unit, int step) {
+  store_and_double(unit.block[step], maker.low);
+  if (step % 2 == 0) return;
+  const int at = step / 2;
+  if (at % 2 == 1) {
+    const __m256i first = _mm256_inserti128_si256(maker.high_before, _mm256_castsi256_si128(maker.high), 1);
+    const __m256i second = _mm256_permute2x128_si256(maker.high_before, maker.high, 0x31);
+    store(reinterpret_cast<uint8_t*>(&unit.block[16 + at - 1]), first);
+    store(reinterpret_cast<uint8_t*>(&unit.block[24 + at - 1]), second);
+  }
+  maker.high_before = maker.high;
+  maker.high = double_tweaks(maker.high);
+}
+
+COFRE_INLINE void make_unit(TweakMaker& maker, XtsUnitTweaks& unit) {
+#pragma unroll
+  for (int step = 0; step < 2 * kRegisters; ++step) make_tweaks(maker, unit, step);
+}
+
+// Half a unit. In the shadow of its rounds half the steps for a later one are made, from `first_step` on.
+COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const ScalarTweak* tweaks,
+                            TweakMaker& maker, XtsUnitTweaks& later, int first_step, const uint8_t* source,
                             uint8_t* destination) {
+  const auto* const tweak = reinterpret_cast<const uint8_t*>(tweaks);
   __m256i state[kRegisters];
   const __m256i first = twice(keys[0]);
   for (int i = 0; i < kRegisters; ++i)
-    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first), tweak[i]);
-  if (encrypt)
-    encrypt_middle(state, kRegisters, keys, rounds);
-  else
-    decrypt_middle(state, kRegisters, keys, rounds);
+    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first),
+                                load(tweak + kRegisterBytes * i));
+#pragma unroll
+  for (int round = 1; round <= kRegisters; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < kRegisters; ++i)
+      state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
+    make_tweaks(maker, later, first_step + round - 1);
+  }
+  for (int round = kRegisters + 1; round < rounds; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < kRegisters; ++i)
+      state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
+  }
   const __m256i last = twice(keys[rounds]);
   for (int i = 0; i < kRegisters; ++i) {
-    const __m256i key = _mm256_xor_si256(last, tweak[i]);
+    const __m256i key = _mm256_xor_si256(last, load(tweak + kRegisterBytes * i));
     store(destination + kRegisterBytes * i,
           encrypt ? _mm256_aesenclast_epi128(state[i], key) : _mm256_aesdeclast_epi128(state[i], key));
   }
 }
 
+// Tweaks are made two units ahead: see XtsUnitTweaks.
 COFRE_INLINE void xts_run(RoundKeys keys, int rounds, bool encrypt, const AesRun& run) {
+  constexpr size_t kAhead = 2;
   const uint8_t* source = run.source;
   uint8_t* destination = run.destination;
-  for (size_t sector = 0; sector < run.sectors; ++sector) {
-    __m256i tweak[kRegisters];
-    const __m256i start = twice(run.ivs + 16 * sector);
-    for (int i = 0; i < kRegisters; ++i) tweak[i] = spread_tweak(start, kLanes * i);
-    for (size_t left = run.sector_bytes;;) {
-      xts_chunk(keys, rounds, encrypt, tweak, source, destination);
-      source += kChunkBytes;
-      destination += kChunkBytes;
-      left -= kChunkBytes;
-      if (left == 0) break;
-      for (int i = 0; i < kRegisters; ++i) tweak[i] = tweak_times_x16(tweak[i]);
-    }
+  XtsUnitTweaks tweaks[kAhead + 1];
+  TweakMaker maker;
+  maker.iv = run.ivs;
+  maker.last_iv = run.ivs + 16 * (run.sectors - 1);
+  maker.sector_bytes = run.sector_bytes;
+  maker.left = run.sector_bytes;
+  begin_unit(maker, load_block(run.ivs));
+  make_unit(maker, tweaks[0]);
+  const size_t units = run.sectors * (run.sector_bytes / kXtsUnitBytes);
+  if (units > 1) {
+    begin_next_unit(maker);
+    make_unit(maker, tweaks[1]);
+  }
+  size_t now = 0;
+  for (size_t unit = 0; unit < units; ++unit) {
+    begin_next_unit(maker);
+    XtsUnitTweaks& later = tweaks[now == 0 ? kAhead : now - 1];
+    const ScalarTweak* const blocks = tweaks[now].block;
+    xts_chunk(keys, rounds, encrypt, blocks, maker, later, 0, source, destination);
+    xts_chunk(keys, rounds, encrypt, blocks + kBeside, maker, later, kRegisters, source + kChunkBytes,
+              destination + kChunkBytes);
+    source += kXtsUnitBytes;
+    destination += kXtsUnitBytes;
+    now = now == kAhead ? 0 : now + 1;
   }
   sectors_done_here += run.sectors;
 }
 
 COFRE_TARGET void xts_encrypt(const void* schedule, const AesRun& run) {
-  xts_run(schedule_at(schedule).encrypt, schedule_at(schedule).rounds, true, run);
+  const X86AesSchedule& keys = schedule_at(schedule);
+  switch (keys.rounds) {
+    case 10:
+      return xts_run(keys.encrypt, 10, true, run);
+    case 12:
+      return xts_run(keys.encrypt, 12, true, run);
+    default:
+      return xts_run(keys.encrypt, 14, true, run);
+  }
 }
 
 COFRE_TARGET void xts_decrypt(const void* schedule, const AesRun& run) {
-  xts_run(schedule_at(schedule).decrypt, schedule_at(schedule).rounds, false, run);
+  const X86AesSchedule& keys = schedule_at(schedule);
+  switch (keys.rounds) {
+    case 10:
+      return xts_run(keys.decrypt, 10, false, run);
+    case 12:
+      return xts_run(keys.decrypt, 12, false, run);
+    default:
+      return xts_run(keys.decrypt, 14, false, run);
+  }
 }
 
 // `bytes` of 2 * count sectors, side by side, `stride` apart; `state` holds the ciphertext before.
@@ -259,6 +366,7 @@ const AesKernel kAesVaes256 = {
     .name = "vaes256",
     .description = "VAES on 256-bit registers, 16 blocks in flight",
     .needs = {.pclmulqdq = true, .aes = true, .avx2 = true, .vaes = true, .vpclmulqdq = true},
+    .register_bytes = 32,
     .schedule_bytes = sizeof(X86AesSchedule),
     .expand_key = expand_x86_key,
     .encrypt_blocks = encrypt_blocks,
