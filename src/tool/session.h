@@ -25,5 +25,6 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);
+int run_witness(const Session& session, const std::vector<std::string>& arguments);
 
 }  // namespace cofre::tool
