@@ -56,13 +56,13 @@ std::string doubts_text(const Report& report) {
       text += fmt::format("note: {}: {} not watched\n", module.path, counted(unwatched, "AES instruction"));
     if (module.unproven != 0)
       text +=
-          fmt::format("note: {}: {} not watched: no control flow is known to lead there, it may be data\n",
-                      module.path, counted(module.unproven, "likeness of an AES instruction"));
+          fmt::format("note: {}: {} of AES instructions not watched: no control flow is known to lead there, perhaps data\n",
+                      module.path, counted(module.unproven, "look-alike"));
     if (module.unbounded != 0)
       text += fmt::format(
-          "note: {}: {} not watched: outside all functions that symbols or .eh_frame tell of (are debug "
+          "note: {}: {} of AES instructions not watched: outside all functions that symbols or .eh_frame tell of (are debug "
           "symbols available?)\n",
-          module.path, counted(module.unbounded, "likeness of an AES instruction"));
+          module.path, counted(module.unbounded, "look-alike"));
     if (!module.unread.empty())
       text += fmt::format("note: {}: not examined: {}\n", module.path, module.unread);
   }

@@ -19,6 +19,7 @@ struct Segment {
   uint64_t address = 0;  // as the ELF file has it
   uint64_t file_offset = 0;
   uint64_t file_bytes = 0;
+  uint64_t memory_bytes = 0;
   bool executable = false;
 };
 

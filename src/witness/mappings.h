@@ -13,9 +13,9 @@ struct Mapping {
   bool executable = false;
   bool is_private = false;  // writes to it do not reach the file
   uint64_t file_offset = 0;
-  uint64_t inode = 0;  // 0: no file
-  std::string device;  // "fe:00"
-  std::string path;    // of the file, or "[vdso]"; empty for anonymous memory
+  uint64_t inode = 0;       // 0: no file
+  std::string device = {};  // "fe:00"
+  std::string path = {};    // of the file, or "[vdso]"; empty for anonymous memory
 
   bool is_file() const noexcept { return inode != 0; }
 };

@@ -45,10 +45,6 @@ class Planting {
   void restore_all(const ProcessMemory& memory);
   // Whether a thread that stands at `address` has just told that libraries were mapped.
   bool is_hook_signal(uint64_t address) const noexcept;
-  // Whether the code at `address` is that of the slots.
-  bool is_slot(uint64_t address) const noexcept {
-    return address >= place_ && address < place_ + layout().code_bytes;
-  }
 
  private:
   uint64_t slot(size_t index) const noexcept { return place_ + index * kSlotBytes; }

@@ -72,16 +72,6 @@ bool set_registers(pid_t tid, const user_regs_struct& values) noexcept {
   return ptrace(PTRACE_SETREGS, tid, nullptr, &copy) == 0;
 }
 
-std::optional<uint64_t> signal_mask(pid_t tid) noexcept {
-  uint64_t mask = 0;
-  if (ptrace(PTRACE_GETSIGMASK, tid, as_pointer(sizeof mask), &mask) != 0) return std::nullopt;
-  return mask;
-}
-
-bool set_signal_mask(pid_t tid, uint64_t mask) noexcept {
-  return ptrace(PTRACE_SETSIGMASK, tid, as_pointer(sizeof mask), &mask) == 0;
-}
-
 std::optional<siginfo_t> signal_information(pid_t tid) noexcept {
   siginfo_t information = {};
   if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &information) != 0) return std::nullopt;

@@ -41,8 +41,6 @@ bool detach(pid_t tid, int signal) noexcept;
 std::optional<pid_t> event_thread(pid_t tid) noexcept;
 std::optional<user_regs_struct> registers(pid_t tid) noexcept;
 bool set_registers(pid_t tid, const user_regs_struct& values) noexcept;
-std::optional<uint64_t> signal_mask(pid_t tid) noexcept;
-bool set_signal_mask(pid_t tid, uint64_t mask) noexcept;
 std::optional<siginfo_t> signal_information(pid_t tid) noexcept;
 
 // The next stop of this thread, or nothing when there is none yet.

@@ -1,8 +1,5 @@
 #include "witness/space.h"
 
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -13,12 +10,6 @@ namespace cofre::witness {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kLastErrno = 4095;
-
-bool is_error(uint64_t value) {
-  return value >= ~kLastErrno + 1;
-}
-
 bool has_work(const ModuleCode& code) {
   return !code.sites.empty() || code.loader_hook;
 }
@@ -36,19 +27,18 @@ std::optional<uint64_t> load_bias(const ModuleCode& code, const Mapping& mapping
   return std::nullopt;
 }
 
-Space::Space(pid_t pid, ModuleCache& modules)
-    : pid_(pid), modules_(modules), memory_(pid), system_call_(find_system_call(memory_)) {}
+Space::Space(pid_t pid, ModuleCache& modules) : pid_(pid), modules_(modules), memory_(pid) {}
 
 Space::Space(pid_t child, const Space& parent)
     : pid_(child),
       modules_(parent.modules_),
       memory_(child),
-      system_call_(parent.system_call_),
       planted_(parent.planted_),
       refused_(parent.refused_),
       places_(parent.places_) {}
 
 bool Space::look() {
+  collect();  // what is unloaded cannot be asked any more
   mappings_ = mappings();
   to_plant_.clear();
   forget_unloaded();
@@ -60,13 +50,17 @@ void Space::forget_unloaded() {
   std::erase_if(planted_, [&](const Planting& planting) { return !planting.is_there(memory_); });
 }
 
+bool Space::is_ours(const Mapping& mapping) const {
+  return std::ranges::any_of(places_, [&](const auto& entry) {
+    const Place& place = entry.second;
+    return mapping.start >= place.start && mapping.end <= place.start + place.code_bytes;
+  });
+}
+
 void Space::consider(const Mapping& mapping) {
   if (!mapping.executable) return;
-  // Our own slots have no file either.
-  const bool ours = std::ranges::any_of(
-      planted_, [&](const Planting& planting) { return planting.is_slot(mapping.start); });
   if (!mapping.is_file()) {
-    has_generated_code_ = has_generated_code_ || (mapping.path.empty() && !ours);
+    has_generated_code_ = has_generated_code_ || (mapping.path.empty() && !is_ours(mapping));
     return;
   }
   const auto module = modules_.at(pid_, mapping);
@@ -82,35 +76,46 @@ void Space::consider(const Mapping& mapping) {
   to_plant_.emplace_back(module, *bias);
 }
 
+uint64_t Space::stub_place() {
+  for (const Mapping& mapping : mappings_) {
+    if (!mapping.executable || !mapping.is_file() || !mapping.is_private) continue;
+    const auto module = modules_.at(pid_, mapping);
+    const auto bias = load_bias(module->code, mapping);
+    if (!bias) continue;
+    uint64_t end = 0;  // of what the file puts into this mapping
+    for (const Segment& segment : module->code.segments)
+      if (*bias + segment.address < mapping.end)
+        end = std::max(end, *bias + segment.address + segment.memory_bytes);
+    if (end > mapping.start && end + kStubBytes <= mapping.end) return end;
+  }
+  return 0;
+}
+
 uint64_t Space::allocate(pid_t tid, StoppedAt& where, const Planting& planting, std::optional<Stop>& met) {
-  constexpr uint64_t kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-  uint64_t& known = places_[{planting.module().get(), planting.bias()}];
-  if (known != 0) return known;
+  Place& known = places_[{planting.module().get(), planting.bias()}];
+  if (known.start != 0) return known.start;
   const PlantingLayout layout = planting.layout();
-  const uint64_t length = layout.code_bytes + layout.flags_bytes;
-  const uint64_t place = free_place(mappings_, planting.start(), planting.end(), length);
   const std::string& path = planting.module()->code.path;
-  if (place == 0) {
-    complaints_.insert(fmt::format("'{}': no memory is free within 2 GiB of it", path));
+  const RemoteMemory wanted = {.start = free_place(mappings_, planting.start(), planting.end(),
+                                                   layout.code_bytes + layout.flags_bytes),
+                               .code_bytes = layout.code_bytes,
+                               .flags_bytes = layout.flags_bytes};
+  const uint64_t stub = stub_place();
+  if (wanted.start == 0 || stub == 0) {
+    complaints_.insert(fmt::format("'{}': no memory is free {}", path,
+                                   stub == 0 ? "for a stub behind any code" : "within 2 GiB of it"));
     return 0;
   }
-  const auto map = [&](uint64_t address, uint64_t bytes, int protection) {
-    const RemoteResult result =
-        remote_call(tid, where, system_call_, SYS_mmap,
-                    {address, bytes, static_cast<uint64_t>(protection), kFlags, ~uint64_t{0}, 0});
-    met = result.met;
-    where = StoppedAt::kInterrupt;
-    if (result.value && is_error(*result.value))
-      complaints_.insert(fmt::format("'{}': the process may not map executable memory: {}", path,
-                                     std::strerror(static_cast<int>(-*result.value))));
-    return result.value && *result.value == address;
-  };
-  if (!map(place, layout.code_bytes, PROT_READ | PROT_EXEC) ||
-      !map(place + layout.code_bytes, layout.flags_bytes, PROT_READ | PROT_WRITE))
-    return 0;
+  const RemoteResult result = remote_map(tid, where, memory_, stub, wanted);
+  met = result.met;
+  where = StoppedAt::kInterrupt;
+  if (result.errno_value != 0)
+    complaints_.insert(fmt::format("'{}': the process may not map executable memory: {}", path,
+                                   std::strerror(result.errno_value)));
+  if (!result.mapped) return 0;
   mappings_ = mappings();
-  known = place;
-  return place;
+  known = {wanted.start, layout.code_bytes};
+  return wanted.start;
 }
 
 bool Space::plant(pid_t tid, StoppedAt where, std::optional<Stop>& met) {
@@ -123,7 +128,7 @@ bool Space::plant(pid_t tid, StoppedAt where, std::optional<Stop>& met) {
       refuse();
       continue;
     }
-    const uint64_t place = system_call_ != 0 ? allocate(tid, where, planting, met) : 0;
+    const uint64_t place = allocate(tid, where, planting, met);
     if (met) return false;
     if (place == 0) {
       refuse();

@@ -9,7 +9,7 @@
 
 #include "witness/module_cache.h"
 #include "witness/planting.h"
-#include "witness/remote_call.h"
+#include "witness/remote_map.h"
 
 namespace cofre::witness {
 
@@ -44,6 +44,9 @@ class Space {
 
  private:
   void consider(const Mapping& mapping);
+  bool is_ours(const Mapping& mapping) const;
+  // Room for a stub, in the rest of a page behind code; 0 when there is none.
+  uint64_t stub_place();
   void forget_unloaded();
   // The address of new memory; 0 when the system refused it.
   uint64_t allocate(pid_t tid, StoppedAt& where, const Planting& planting, std::optional<Stop>& met);
@@ -51,12 +54,16 @@ class Space {
   pid_t pid_;
   ModuleCache& modules_;
   ProcessMemory memory_;
-  uint64_t system_call_ = 0;
   std::vector<Mapping> mappings_ = {};
   std::vector<Planting> planted_ = {};
   std::vector<Planting> to_plant_ = {};
-  std::set<std::pair<const Module*, uint64_t>> refused_ = {};           // not tried again
-  std::map<std::pair<const Module*, uint64_t>, uint64_t> places_ = {};  // memory got, for when it is reloaded
+  std::set<std::pair<const Module*, uint64_t>> refused_ = {};  // not tried again
+  struct Place {
+    uint64_t start = 0;
+    uint64_t code_bytes = 0;
+  };
+  // Memory that the process gave us, by module and bias: for when the module is loaded there again.
+  std::map<std::pair<const Module*, uint64_t>, Place> places_ = {};
   std::set<std::string> complaints_ = {};
   bool has_generated_code_ = false;
 };

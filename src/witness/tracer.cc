@@ -32,6 +32,16 @@ void wait_for_child_signal(Tracer::Clock::time_point deadline) {
   sigtimedwait(&wanted, nullptr, &timeout);
 }
 
+// Memory is opened first, and what forbids that forbids tracing.
+std::shared_ptr<Space> open_space(pid_t pid, ModuleCache& modules) {
+  try {
+    return std::make_shared<Space>(pid, modules);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kPermission) fail_to_trace(pid, error.errno_value());
+    throw;
+  }
+}
+
 std::optional<Stop> stop_within(pid_t tid, Tracer::Clock::duration patience) {
   const auto deadline = Tracer::Clock::now() + patience;
   std::optional<Stop> stop;
@@ -85,7 +95,7 @@ void Tracer::seize_all(pid_t pid) {
 
 void Tracer::attach(pid_t pid) {
   require_traceable(pid);
-  const auto space = std::make_shared<Space>(pid, modules_);
+  const auto space = open_space(pid, modules_);
   if (plant_) space->look();  // reads the files while the process runs
   const int why = seize(pid);
   if (why != 0) fail_to_trace(pid, why);
@@ -159,8 +169,8 @@ void Tracer::look_around() {
     next_collect_ = Clock::now() + collect_interval_;
   }
   if (now >= next_look_) {
+    next_look_ = now + kLookInterval;  // before: planting may want another look at once
     for (const auto& space : spaces()) plant_running(space);
-    next_look_ = Clock::now() + kLookInterval;
   }
 }
 
@@ -182,7 +192,9 @@ void Tracer::plant_at_stop(pid_t tid, StoppedAt where) {
 
 void Tracer::plant_stopped(Space& space, pid_t tid, StoppedAt where) {
   std::optional<Stop> met;
-  if (!space.plant(tid, where, met) && met) threads_.at(tid).held = met;
+  if (space.plant(tid, where, met) || !met) return;
+  threads_.at(tid).held = met;  // a signal came in between: let it be handled, then try again
+  next_look_ = {};
 }
 
 // A thread that can make calls: it was stopped by our interrupt, and nothing else is pending for it.

@@ -24,7 +24,7 @@ std::optional<bool> share_memory(pid_t one, pid_t other) {
 
 void Tracer::continue_thread(pid_t tid, int signal) {
   const auto found = threads_.find(tid);
-  if (found == threads_.end()) return;
+  if (found == threads_.end() || found->second.running) return;
   found->second.running = true;  // gone ones are told about by waitpid
   resume(tid, signal);
 }

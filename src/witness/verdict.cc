@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 #include "witness/report.h"
 
@@ -42,6 +43,10 @@ struct Rounds {
   unsigned blocks_at_a_time = 0;
 };
 
+bool is_wider(const AesForm& a, const AesForm& b) {
+  return std::pair(a.width_bits, a.encoding) > std::pair(b.width_bits, b.encoding);
+}
+
 Rounds rounds_of(const ModuleReport& module) {
   Rounds rounds;
   for (const FunctionReport& function : module.functions) {
@@ -50,7 +55,7 @@ Rounds rounds_of(const ModuleReport& module) {
       if (count.hit == 0) continue;
       rounds.schedule = rounds.schedule || !form.is_round();
       if (!form.is_round()) continue;
-      if (!rounds.any || form.width_bits > rounds.widest.width_bits) rounds.widest = form;
+      if (!rounds.any || is_wider(form, rounds.widest)) rounds.widest = form;
       rounds.any = true;
     }
   }
@@ -73,10 +78,10 @@ std::string sentence_about(const ModuleReport& module, const Rounds& rounds) {
 }
 
 // What the CPU has and the program left alone.
-std::string comparison(unsigned width_bits, const CpuAes& cpu) {
+std::string comparison(const AesForm& widest, const CpuAes& cpu) {
   const unsigned best = cpu.vaes512 ? 512 : cpu.vaes256 ? 256 : 128;
-  if (width_bits >= best) return "";
-  if (width_bits == 128) return ": no VAES although the CPU has it";
+  if (widest.width_bits >= best) return "";
+  if (!widest.is_vaes()) return ": no VAES although the CPU has it";
   return fmt::format(": not the {}-bit registers that the CPU has", best);
 }
 
@@ -98,6 +103,7 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
       schedule ? "encrypting or decrypting " : "", present, where,
       cpu.aesni ? " although the CPU has AES-NI" : "");
   if (watched < present) sentence += fmt::format(". {} of them could not be watched", present - watched);
+  if (report.generated_code) sentence += ". Code that the program generated was not examined";
   return sentence;
 }
 
@@ -119,11 +125,11 @@ std::string verdict_of_samples(const SampleReport& sampled) {
 std::string verdict(const Report& report, const CpuAes& cpu) {
   if (report.sampled) return verdict_of_samples(*report.sampled);
   std::string sentences;
-  unsigned widest = 0;
+  AesForm widest;
   for (const ModuleReport& module : report.modules) {
     const Rounds rounds = rounds_of(module);
     if (!rounds.any) continue;
-    widest = std::max<unsigned>(widest, rounds.widest.width_bits);
+    if (sentences.empty() || is_wider(rounds.widest, widest)) widest = rounds.widest;
     sentences += (sentences.empty() ? "" : "; ") + sentence_about(module, rounds);
   }
   return sentences.empty() ? verdict_of_none(report, cpu) : sentences + comparison(widest, cpu);
