@@ -30,7 +30,8 @@ bool is_on_processor(pid_t tid) {
 
 class Sampling {
  public:
-  Sampling(const Options& options, ModuleCache& modules) : run_(options, modules, false), book_(modules) {}
+  Sampling(const Options& options, ModuleCache& modules)
+      : run_(options, modules, false), book_(modules), use_perf_(options.use_perf) {}
 
   Report to_the_end() {
     while (run_.step(Run::Clock::now() + (use_perf_ ? Run::Clock::duration(kDrainInterval) : kStopInterval)))
@@ -63,7 +64,7 @@ class Sampling {
   Run run_;
   SampleBook book_;
   PerfSampler perf_;
-  bool use_perf_ = true;
+  bool use_perf_;
   std::map<pid_t, pid_t> processes_ = {};  // by thread
 };
 
