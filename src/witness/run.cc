@@ -17,13 +17,14 @@ constexpr auto kUserInterval = 50ms;
 }  // namespace
 
 Run::Run(const Options& options, ModuleCache& modules, bool plant)
-    : options_(options), tracer_(modules, plant), start_(Clock::now()) {
+    : options_(options), tracer_(modules, plant) {
   if (options.pid) {
     pid_ = *options.pid;
     tracer_.attach(pid_);
   } else {
     start();
   }
+  start_ = Clock::now();  // reading the files of a large program takes a moment
 }
 
 void Run::start() {

@@ -31,7 +31,7 @@ class Run {
   Tracer tracer_;
   std::optional<Command> command_ = {};
   pid_t pid_ = 0;
-  Clock::time_point start_;
+  Clock::time_point start_ = {};
   int forwarded_ = 0;
   bool asked_to_end_ = false;
 };
