@@ -8,21 +8,25 @@
 namespace cofre::witness {
 namespace {
 
-// Registers that consecutive rounds write before one is written again, times the blocks in a register: a
-// block's next round cannot begin before its last one ended, so independent ones stand between.
-unsigned blocks_together(const std::vector<const AesSite*>& rounds) {
-  unsigned most = 0;
-  std::set<uint8_t> registers;
-  const AesSite* before = nullptr;
-  for (const AesSite* const site : rounds) {
-    if (registers.contains(site->instruction.destination) ||
-        (before != nullptr && before->form != site->form))
-      registers.clear();
-    registers.insert(site->instruction.destination);
-    before = site;
-    most = std::max(most, static_cast<unsigned>(registers.size()) * (site->form.width_bits / 128));
+// So many registers are written from this round to the next one of the same register, if each only once: a
+// block's next round cannot begin before its last one ended, so independent blocks stand between. One where
+// it is not so regular.
+size_t registers_together(const std::vector<const AesSite*>& rounds, size_t first) {
+  std::set<uint8_t> registers = {rounds[first]->instruction.destination};
+  for (size_t i = first + 1; i < rounds.size(); ++i) {
+    if (rounds[i]->form.width_bits != rounds[first]->form.width_bits) return 1;
+    const uint8_t next = rounds[i]->instruction.destination;
+    if (next == rounds[first]->instruction.destination) return registers.size();
+    if (!registers.insert(next).second) return 1;
   }
-  return most;
+  return 1;
+}
+
+unsigned blocks_together(const std::vector<const AesSite*>& rounds) {
+  size_t most = 0;
+  for (size_t i = 0; i < rounds.size(); ++i)
+    most = std::max(most, registers_together(rounds, i) * (rounds[i]->form.width_bits / 128));
+  return static_cast<unsigned>(most);
 }
 
 FunctionReport report_function(const Module& module, uint32_t index) {

@@ -1,7 +1,8 @@
-// The verdict's sentences.
+// What is counted, and the verdict's sentences.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "witness/count_hits.h"
 #include "witness/report.h"
 
 namespace cofre::witness {
@@ -25,6 +26,37 @@ ModuleReport module_with(const std::string& path, const AesForm& form, size_t hi
 
 Report report_of(std::vector<ModuleReport> modules) {
   return {.modules = std::move(modules)};
+}
+
+// A function whose rounds write these registers one after the other.
+ModuleReport counted(const std::vector<int>& registers, uint16_t width_bits) {
+  const auto module = std::make_shared<Module>();
+  module->code.functions = {{"f", {}}};
+  for (const int number : registers) {
+    AesSite site;
+    site.form = {kEnc, kVex, width_bits};
+    site.instruction.destination = static_cast<uint8_t>(number);
+    module->code.sites.push_back(site);
+  }
+  module->hit.assign(registers.size(), true);
+  module->watched.assign(registers.size(), true);
+  return count_hits({module}).at(0);
+}
+
+TEST(CountHits, TellsHowManyBlocksAreOnTheirWay) {
+  EXPECT_EQ(counted({1, 1, 1}, 128).functions[0].blocks_at_a_time, 1u);
+  EXPECT_EQ(counted({0, 1, 2, 0, 1, 2}, 128).functions[0].blocks_at_a_time, 3u);
+  EXPECT_EQ(counted({0, 1, 0, 1}, 512).functions[0].blocks_at_a_time, 8u);
+  EXPECT_EQ(counted({5}, 256).functions[0].blocks_at_a_time, 2u);
+  // Three side by side, then a lonely one, then three again: never four.
+  EXPECT_EQ(counted({0, 1, 2, 0, 1, 2, 9, 9, 0, 1, 2, 0, 1, 2}, 128).functions[0].blocks_at_a_time, 3u);
+}
+
+TEST(CountHits, CountsWhatWasHit) {
+  const ModuleReport report = counted({0, 1}, 256);
+  EXPECT_EQ(report.sites.hit, 2u);
+  EXPECT_EQ(report.watched, 2u);
+  EXPECT_EQ(report.functions[0].forms.at({kEnc, kVex, 256}).present, 2u);
 }
 
 TEST(Verdict, SaysWhoseAndHowWide) {
