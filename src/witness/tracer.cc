@@ -42,11 +42,16 @@ std::shared_ptr<Space> open_space(pid_t pid, ModuleCache& modules) {
   }
 }
 
+// So that a thread that is to stop gets the processor.
+void rest_a_moment() {
+  const timespec moment = {.tv_sec = 0, .tv_nsec = 20'000};
+  nanosleep(&moment, nullptr);
+}
+
 std::optional<Stop> stop_within(pid_t tid, Tracer::Clock::duration patience) {
   const auto deadline = Tracer::Clock::now() + patience;
   std::optional<Stop> stop;
-  while (!(stop = poll_stop(tid)) && Tracer::Clock::now() < deadline) {
-  }
+  while (!(stop = poll_stop(tid)) && Tracer::Clock::now() < deadline) rest_a_moment();
   return stop;
 }
 
@@ -250,8 +255,7 @@ bool Tracer::stop_world(const Space& space) {
   while (!all_stopped(space)) {
     if (collect_stops(space)) continue;
     if (Clock::now() > deadline) return false;
-    const timespec moment = {.tv_sec = 0, .tv_nsec = 20'000};
-    nanosleep(&moment, nullptr);
+    rest_a_moment();
   }
   return true;
 }
@@ -311,7 +315,7 @@ void Tracer::detach_thread(pid_t tid) {
 std::optional<uint64_t> Tracer::sample(pid_t tid) {
   const auto found = threads_.find(tid);
   if (found == threads_.end() || !found->second.running || !interrupt(tid)) return std::nullopt;
-  const auto stop = stop_within(tid, 2ms);
+  const auto stop = stop_within(tid, 20ms);
   if (!stop) return std::nullopt;
   const auto values = stop->event() == PTRACE_EVENT_STOP ? registers(tid) : std::nullopt;
   handle(tid, *stop);

@@ -1,7 +1,7 @@
 // The program that the tests watch: known AES instructions, and results that show whether they were harmed.
 //
 //   target forms                  executes every form that the processor has, and prints their names
-//   target chain THREADS MS       threads that compute in step for about so long, and check their results
+//   target chain THREADS MS       threads that compute in step so long, or until SIGUSR2, and check results
 //   target load LIBRARY           loads and unloads a library twice, computing in it
 //   target fork|vfork             a child computes / a child executes `target chain 1 1`
 //   target data                   adds up data that lies among code
@@ -97,6 +97,8 @@ Block chained(uint64_t rounds) {
 
 // Threads that begin together and repeat one computation: whatever is planted or taken out meanwhile, the
 // result stays.
+volatile sig_atomic_t asked_to_end = 0;
+
 int run_chain(unsigned threads, unsigned milliseconds) {
   constexpr uint64_t kRounds = 1000;
   const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
@@ -117,7 +119,7 @@ int run_chain(unsigned threads, unsigned milliseconds) {
           known = true;
         }
         if (known && found != expected) ++wrong;
-      } while (std::chrono::steady_clock::now() < end);
+      } while (asked_to_end == 0 && std::chrono::steady_clock::now() < end);
     });
   for (std::thread& worker : workers) worker.join();
   std::printf("%016llx%016llx\n", static_cast<unsigned long long>(expected[0]),
@@ -186,6 +188,7 @@ unsigned number(const char* text) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  signal(SIGUSR2, [](int) { asked_to_end = 1; });
   const std::string_view what = argc > 1 ? argv[1] : "";
   if (what == "forms") return run_forms();
   if (what == "chain" && argc == 4) return run_chain(number(argv[2]), number(argv[3]));

@@ -17,28 +17,26 @@ class Attach(WitnessCase):
                                 text=True)
 
     def test_a_running_process_goes_on(self):
-        process = self.start(TARGET, "chain", 4, 3000)
+        process = self.start_chain(4)
         report = self.watch_process(process.pid)
         self.assertEqual(sum(functions_hit(self.module(report, "witness_target"))["chain"].values()), CHAIN_SITES)
         self.assertEqual(report["threads"], 5)
         self.assertNotIn("exit-code", report)
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
 
     def test_again_and_again(self):
-        process = self.start(TARGET, "chain", 2, 4000)
+        process = self.start_chain(2)
         for _ in range(3):
             self.assertEqual(self.module(self.watch_process(process.pid), "witness_target")["sites-hit"], CHAIN_SITES)
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
 
     def test_the_code_is_as_before(self):
-        process = self.start(TARGET, "chain", 1, 3000)
-        while len(os.listdir(f"/proc/{process.pid}/task")) < 2:  # until all is loaded
-            time.sleep(0.01)
+        process = self.start_chain(1)
         before = self.text_of(process.pid)
         self.assertGreater(len(before), 2)
         self.watch_process(process.pid)
         self.assertTrue(self.text_of(process.pid) == before, "memory with code has changed")
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
 
     def text_of(self, pid):
         """All that the process has mapped executable from files."""
@@ -53,13 +51,13 @@ class Attach(WitnessCase):
         return found
 
     def test_the_end_of_the_process_is_reported(self):
-        process = self.start(TARGET, "chain", 2, 600)
+        process = self.start(TARGET, "chain", 2, 3000)
         report = self.watch_process(process.pid, seconds=30)
         self.assertEqual(report["exit-code"], 0)
         self.unharmed(process, EXPECTED)
 
     def test_interrupting_lets_go(self):
-        process = self.start(TARGET, "chain", 2, 3000)
+        process = self.start_chain(2)
         witness = self.start_witness(process.pid)
         self.assertTrue(wait_until_traced(process.pid))
         time.sleep(0.3)
@@ -67,7 +65,7 @@ class Attach(WitnessCase):
         text = witness.communicate(timeout=60)[0]
         self.assertEqual(witness.returncode, 0)
         self.assertIn("the program goes on", text)
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
 
     def test_a_process_that_sleeps_in_a_system_call(self):
         process = self.start("sh", "-c", "sleep 3; echo slept")
@@ -78,13 +76,22 @@ class Attach(WitnessCase):
         self.assertGreater(time.monotonic() - start, 2.5)  # the sleep was not cut short
 
     def test_a_stopped_process_stays_stopped(self):
-        process = self.start(TARGET, "chain", 2, 1500)
+        process = self.start_chain(2)
         process.send_signal(signal.SIGSTOP)
         self.watch_process(process.pid)
-        with open(f"/proc/{process.pid}/status", encoding="utf-8") as file:
-            self.assertIn("State:\tT (stopped)\n", file.read())
+        self.assertTrue(self.becomes_stopped(process.pid))
         process.send_signal(signal.SIGCONT)
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
+
+    def becomes_stopped(self, pid, seconds=10):
+        """A thread that is let go of goes through the kernel once to stop again."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+                if "State:\tT (stopped)\n" in file.read():
+                    return True
+            time.sleep(0.01)
+        return False
 
     def test_signals_reach_the_process(self):
         process = self.start("sh", "-c", "trap 'echo got it; exit 0' USR1; echo ready; while :; do sleep 0.05; done")
@@ -106,7 +113,7 @@ class Killed(WitnessCase):
         witness.wait()
 
     def test_a_witness_killed_with_its_jumps_in_place(self):
-        process = self.start(TARGET, "chain", 4, 2500)
+        process = self.start_chain(4)
         witness = subprocess.Popen([COFRE, "witness", "--pid", str(process.pid)], stdout=subprocess.DEVNULL)
         self.assertTrue(wait_until_traced(process.pid))
         time.sleep(0.3)
@@ -116,13 +123,13 @@ class Killed(WitnessCase):
         report = self.watch_process(process.pid)
         self.assertEqual(self.module(report, "witness_target")["sites-hit"], CHAIN_SITES)
         self.assertEqual(report["notes"], [])
-        self.unharmed(process, EXPECTED)
+        self.finish_chain(process)
 
     def test_a_witness_killed_at_any_moment(self):
         for _ in range(12):
-            process = self.start(TARGET, "chain", 4, 400)
+            process = self.start_chain(4)
             self.kill_witness_after(process.pid, self.random.uniform(0, 0.3))
-            self.unharmed(process, EXPECTED)
+            self.finish_chain(process)
 
     def test_a_command_survives_its_witness(self):
         out = self.path("out")

@@ -4,7 +4,7 @@ import os
 import subprocess
 import unittest
 
-from witnessing import COFRE, TARGET, WitnessCase, wait_until_traced
+from witnessing import COFRE, WitnessCase, wait_until_traced
 
 
 class Errors(WitnessCase):
@@ -45,7 +45,7 @@ class Errors(WitnessCase):
         self.assertIn("thread of the kernel", self.refused("--pid", 2))
 
     def test_a_process_that_is_traced_already(self):
-        process = self.start(TARGET, "chain", 1, 3000)
+        process = self.start_chain(1)
         first = subprocess.Popen([COFRE, "witness", "--pid", str(process.pid), "--seconds", "2"],
                                  stdout=subprocess.DEVNULL)
         self.assertTrue(wait_until_traced(process.pid))
@@ -53,17 +53,14 @@ class Errors(WitnessCase):
         self.assertEqual(first.wait(timeout=60), 0)
 
     def test_a_thread_is_no_process(self):
-        process = self.start(TARGET, "chain", 2, 2000)
-        threads = []
-        while len(threads) < 3:
-            threads = os.listdir(f"/proc/{process.pid}/task")
-        thread = next(t for t in threads if int(t) != process.pid)
+        process = self.start_chain(2)
+        thread = next(t for t in os.listdir(f"/proc/{process.pid}/task") if int(t) != process.pid)
         self.assertIn(f"of process {process.pid}", self.refused("--pid", thread))
 
     def test_another_users_process(self):
         if os.geteuid() != 0:
             self.skipTest("only root can play another user")
-        process = self.start(TARGET, "chain", 1, 2000)
+        process = self.start_chain(1)
         shown = subprocess.run([COFRE, "witness", "--pid", str(process.pid)], capture_output=True, text=True, timeout=60,
                                user=65534, group=65534, extra_groups=[])
         self.assertEqual(shown.returncode, 1, shown)

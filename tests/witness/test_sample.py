@@ -19,10 +19,10 @@ class Sample(WitnessCase):
         self.assertEqual((output, report["exit-code"]), (alone("chain", 1, 1), 0))
 
     def test_a_process(self):
-        process = self.start(TARGET, "chain", 2, 3000)
+        process = self.start_chain(2)
         report = self.watch_process(process.pid, options=["--sample"])
         self.assert_chain_leads(report["sampled"])
-        self.unharmed(process, alone("chain", 1, 1))
+        self.finish_chain(process)
 
     def test_time_elsewhere(self):
         report, _ = self.watch("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", options=["--sample"])

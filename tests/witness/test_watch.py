@@ -99,7 +99,7 @@ class Programs(WitnessCase):
 
     def test_what_a_command_leaves_running_is_let_go_of(self):
         out = self.path("out")
-        report, _ = self.watch("sh", "-c", f"{TARGET} chain 2 700 > {out} & sleep 0.3")
+        report, _ = self.watch("sh", "-c", f"{TARGET} chain 2 6000 > {out} & sleep 3")
         self.assertEqual(report["exit-code"], 0)
         self.assert_chain_ran(report)
         self.assertEqual(self.text_that_comes(out), alone("chain", 1, 1))

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -49,6 +50,17 @@ class WitnessCase(unittest.TestCase):
         self.addCleanup(process.kill)
         self.addCleanup(process.stdout.close)
         return process
+
+    def start_chain(self, threads):
+        """The target, computing until finish_chain()."""
+        process = self.start(TARGET, "chain", threads, 300_000)
+        while len(os.listdir(f"/proc/{process.pid}/task")) < threads + 1:
+            time.sleep(0.005)
+        return process
+
+    def finish_chain(self, process):
+        process.send_signal(signal.SIGUSR2)
+        self.unharmed(process, alone("chain", 1, 1))
 
     def run_witness(self, *args, **how):
         report = self.path("report.json")
