@@ -12,6 +12,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
     bench) echo "--kernel --turns --output -h --help" ;;
+    witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
   esac
 }
 
@@ -34,7 +35,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare map io bench --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare map io bench witness --help --version" -- "$word"))
     return
   fi
   local values
