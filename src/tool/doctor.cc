@@ -13,6 +13,7 @@
 #include "tool/command_line.h"
 #include "tool/doctor_page.h"
 #include "tool/interrupt.h"
+#include "tool/terminal.h"
 
 namespace cofre::tool {
 namespace {
