@@ -29,7 +29,7 @@ struct GuestCpu {
 // How a disk's image really begins, where this process may look.
 struct DiskProbe {
   bool looked = false;
-  std::string reason;          // why not
+  std::string reason = {};     // why not
   bool encrypted = false;      // qcow2 with a crypt method
   bool luks_at_start = false;  // the bytes that the driver shows begin with a LUKS header
 };
