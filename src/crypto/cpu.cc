@@ -5,6 +5,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace cofre::crypto {
@@ -46,6 +49,13 @@ CpuOffer detect() {
   features.avx512vl = bit(ebx, 31);
   features.vaes = bit(ecx, 9);
   features.vpclmulqdq = bit(ecx, 10);
+  return offer;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+// The kernel's word: AT_HWCAP (Linux, Documentation/arch/arm64/elf_hwcaps.rst).
+CpuOffer detect() {
+  CpuOffer offer;
+  offer.features.aes = (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
   return offer;
 }
 #else

@@ -12,7 +12,7 @@ namespace cofre::crypto {
 struct CpuFeatures {
   bool sse41 = false;
   bool pclmulqdq = false;
-  bool aes = false;  // AES-NI: one 128-bit block an instruction
+  bool aes = false;  // AES-NI, or the AES instructions of Armv8: one 128-bit block an instruction
   bool avx = false;
   bool avx2 = false;
   bool avx512f = false;

@@ -54,6 +54,19 @@ TEST(AesSelect, UnknownNameFailsAndNamesTheChoices) {
   }
 }
 
+TEST(AesSelect, KernelOfAnotherArchitectureFails) {
+#if defined(__aarch64__)
+  const std::string name = "aesni", processors = "x86-64";
+#else
+  const std::string name = "armv8", processors = "64-bit Arm";
+#endif
+  const Outcome outcome = run_probe("COFRE_AES=" + name);
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.output, testing::HasSubstr("cannot run the AES kernel " + name));
+  EXPECT_THAT(outcome.output, testing::HasSubstr(processors));
+  EXPECT_THAT(outcome.output, testing::HasSubstr("portable"));
+}
+
 TEST(AesSelect, KernelThatTheProcessorLacksFails) {
   for (const AesKernel* kernel : aes_kernels()) {
     if (kernel->needs == CpuFeatures{}) {

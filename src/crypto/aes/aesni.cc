@@ -1,10 +1,12 @@
 // AES with the AES-NI instructions, one block each, eight in flight to hide their latency.
 //
+// XTS: the integer units make the tweaks, 512 bytes ahead, beside the rounds.
 // CBC encryption is serial inside a sector: eight sectors run side by side.
 #include <immintrin.h>
 
 #include "crypto/aes/kernel.h"
 #include "crypto/aes/x86_schedule.h"
+#include "crypto/aes/x86_tweak.h"
 
 namespace cofre::crypto {
 namespace {
@@ -73,26 +75,83 @@ COFRE_INLINE __m128i double_tweak(__m128i tweak) {
   return _mm_xor_si128(_mm_add_epi64(tweak, tweak), _mm_and_si128(carries, _mm_set_epi32(0, 1, 0, 0x87)));
 }
 
+COFRE_INLINE __m128i crypt_round(bool encrypt, __m128i state, __m128i key) {
+  return encrypt ? _mm_aesenc_si128(state, key) : _mm_aesdec_si128(state, key);
+}
+
+// Eight blocks. In the shadow of their rounds the tweaks of the same eight blocks of the next unit are made.
+COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const __m128i* tweak,
+                            ScalarTweak* next_tweaks, ScalarTweak& next, const uint8_t* source,
+                            uint8_t* destination) {
+  __m128i state[kLanes];
+  const __m128i first = load(keys[0]);
+  for (size_t i = 0; i < kLanes; ++i)
+    state[i] = _mm_xor_si128(_mm_xor_si128(load(source + 16 * i), first), tweak[i]);
+  for (size_t round = 1; round <= kLanes; ++round) {
+    const __m128i key = load(keys[round]);
+    for (size_t i = 0; i < kLanes; ++i) state[i] = crypt_round(encrypt, state[i], key);
+    store_and_double(next_tweaks[round - 1], next);
+  }
+  for (int round = kLanes + 1; round < rounds; ++round) {
+    const __m128i key = load(keys[round]);
+    for (size_t i = 0; i < kLanes; ++i) state[i] = crypt_round(encrypt, state[i], key);
+  }
+  const __m128i last = load(keys[rounds]);
+  for (size_t i = 0; i < kLanes; ++i) {
+    state[i] = encrypt ? _mm_aesenclast_si128(state[i], last) : _mm_aesdeclast_si128(state[i], last);
+    store(destination + 16 * i, _mm_xor_si128(state[i], tweak[i]));
+  }
+}
+
+// The tweaks of the sectors of a run, unit after unit.
+struct XtsTweakSource {
+  ScalarTweak next;
+  const uint8_t* iv;       // of the sector of `next`
+  const uint8_t* last_iv;  // of the run
+  size_t sector_bytes;
+  size_t left;  // bytes of that sector, from `next` on
+};
+
+// After a unit. Past the run's end the last sector is repeated, for nothing.
+COFRE_INLINE void finish_unit(XtsTweakSource& source) {
+  source.left -= kXtsUnitBytes;
+  if (source.left == 0) {
+    if (source.iv < source.last_iv) source.iv += kAesBlockBytes;
+    source.next = {load_le<uint64_t>(source.iv), load_le<uint64_t>(source.iv + 8)};
+    source.left = source.sector_bytes;
+  }
+  // Left to itself, the compiler keeps the two halves in a vector register.
+  __asm__("" : "+r"(source.next.low), "+r"(source.next.high));
+}
+
+// The tweaks of the first unit, which has none before it to hide in. Gives the one after them.
+COFRE_INLINE ScalarTweak make_first_tweaks(XtsUnitTweaks& tweaks, const uint8_t* iv) {
+  __m128i tweak = load(iv);
+  for (ScalarTweak& block : tweaks.block) {
+    store(reinterpret_cast<uint8_t*>(&block), tweak);
+    tweak = double_tweak(tweak);
+  }
+  alignas(16) uint8_t after[16];
+  store(after, tweak);
+  return {load_le<uint64_t>(after), load_le<uint64_t>(after + 8)};
+}
+
 COFRE_INLINE void xts_run(RoundKeys keys, int rounds, bool encrypt, const AesRun& run) {
   const uint8_t* source = run.source;
   uint8_t* destination = run.destination;
-  for (size_t sector = 0; sector < run.sectors; ++sector) {
-    __m128i next = load(run.ivs + 16 * sector);
-    for (size_t at = 0; at < run.sector_bytes;
-         at += kLaneBytes, source += kLaneBytes, destination += kLaneBytes) {
-      __m128i tweak[kLanes];
-      __m128i state[kLanes];
-      const __m128i first = load(keys[0]);
-      for (size_t i = 0; i < kLanes; ++i) {
-        tweak[i] = next;
-        next = double_tweak(next);
-        state[i] = _mm_xor_si128(_mm_xor_si128(load(source + 16 * i), first), tweak[i]);
-      }
-      if (encrypt)
-        encrypt_states(state, kLanes, keys, rounds);
-      else
-        decrypt_states(state, kLanes, keys, rounds);
-      for (size_t i = 0; i < kLanes; ++i) store(destination + 16 * i, _mm_xor_si128(state[i], tweak[i]));
+  XtsUnitTweaks tweaks[2];
+  XtsTweakSource tweak_source = {make_first_tweaks(tweaks[0], run.ivs), run.ivs,
+                                 run.ivs + 16 * (run.sectors - 1), run.sector_bytes, run.sector_bytes};
+  const size_t units = run.sectors * (run.sector_bytes / kXtsUnitBytes);
+  for (size_t unit = 0; unit < units; ++unit) {
+    finish_unit(tweak_source);
+    const auto* const now = reinterpret_cast<const __m128i*>(tweaks[unit % 2].block);
+    XtsUnitTweaks& following = tweaks[(unit + 1) % 2];
+    for (size_t block = 0; block < kXtsUnitBlocks; block += kLanes) {
+      xts_chunk(keys, rounds, encrypt, now + block, &following.block[block], tweak_source.next, source,
+                destination);
+      source += kLaneBytes;
+      destination += kLaneBytes;
     }
   }
   sectors_done_here += run.sectors;

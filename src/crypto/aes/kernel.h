@@ -52,6 +52,8 @@ extern const AesKernel kAesPortable;
 extern const AesKernel kAesNi;
 extern const AesKernel kAesVaes256;
 extern const AesKernel kAesVaes512;
+#elif defined(__aarch64__)
+extern const AesKernel kAesArmv8;
 #endif
 
 }  // namespace cofre::crypto

@@ -15,8 +15,26 @@ constexpr std::array kKernels = {
     &kAesVaes512,
     &kAesVaes256,
     &kAesNi,
+#elif defined(__aarch64__)
+    &kAesArmv8,
 #endif
     &kAesPortable,
+};
+
+// Kernels that this build lacks because they are for other processors.
+struct KernelElsewhere {
+  std::string_view name;
+  std::string_view processors;
+};
+constexpr std::array kElsewhere = {
+#if !defined(__x86_64__)
+    KernelElsewhere{"vaes512", "x86-64"},
+    KernelElsewhere{"vaes256", "x86-64"},
+    KernelElsewhere{"aesni", "x86-64"},
+#endif
+#if !defined(__aarch64__)
+    KernelElsewhere{"armv8", "64-bit Arm"},
+#endif
 };
 
 std::string choices(const CpuFeatures& features) {
@@ -49,6 +67,11 @@ const AesKernel& aes_kernel_named(std::string_view name, const CpuFeatures& feat
          "this processor cannot run the AES kernel {}: it lacks {}. It can run: {}", name,
          missing_features(features, kernel->needs), choices(features));
   }
+  for (const KernelElsewhere& kernel : kElsewhere)
+    if (kernel.name == name)
+      fail(ErrorKind::kInvalidArgument,
+           "this processor cannot run the AES kernel {}, which is for {}. It can run: {}", name,
+           kernel.processors, choices(features));
   fail(ErrorKind::kInvalidArgument, "there is no AES kernel '{}'. This processor can run: {}", name,
        choices(features));
 }

@@ -1,11 +1,13 @@
 // AES with VAES on 256-bit registers: two blocks an instruction, eight registers (16 blocks) in flight, for
 // processors without AVX-512. There are 16 registers only, so round keys come from memory.
 //
+// XTS: the vector and the integer units share the making of tweaks, a kilobyte ahead, beside the rounds.
 // CBC encryption: up to 16 sectors side by side, two a register.
 #include <immintrin.h>
 
 #include "crypto/aes/kernel.h"
 #include "crypto/aes/x86_schedule.h"
+#include "crypto/aes/x86_tweak.h"
 
 // Builds that do not optimize leave the loop that asks for it rolled up, which is right for them.
 #pragma clang diagnostic ignored "-Wpass-failed"
@@ -92,139 +94,140 @@ COFRE_INLINE __m256i reduction() {
   return _mm256_set1_epi64x(0x87);
 }
 
-// One block's tweak times x^32: four bytes move up, those that fall out come back reduced.
-COFRE_INLINE __m128i tweak_times_x32(__m128i tweak) {
-  const __m128i out = _mm_bsrli_si128(tweak, 12);
-  return _mm_xor_si128(_mm_bslli_si128(tweak, 4), _mm_clmulepi64_si128(out, _mm_set1_epi64x(0x87), 0x00));
-}
-
 COFRE_INLINE __m256i lanes_of_words(int h3, int h2, int h1, int h0, int l3, int l2, int l1, int l0) {
   return _mm256_set_epi32(h3, h2, h1, h0, l3, l2, l1, l0);
 }
 
-// The tweaks times x^8: a byte moves up, the one that falls out comes back reduced.
-COFRE_INLINE __m256i tweak_times_x8(__m256i tweak) {
-  const __m256i out = _mm256_bsrli_epi128(tweak, 15);
-  return _mm256_xor_si256(_mm256_bslli_epi128(tweak, 1), _mm256_clmulepi64_epi128(out, reduction(), 0x00));
-}
-
-// t and t * x^16.
-COFRE_INLINE __m256i tweak_and_times_x16(__m128i tweak) {
+// t * x^16 and t * x^24.
+COFRE_INLINE __m256i times_x16_and_x24(__m128i tweak) {
   const __m256i both = _mm256_broadcastsi128_si256(tweak);
   const __m256i moved =
-      _mm256_shuffle_epi8(both, lanes_of_words(0x0d0c0b0a, 0x09080706, 0x05040302, 0x0100ffff,  //
-                                               0x0f0e0d0c, 0x0b0a0908, 0x07060504, 0x03020100));
-  const __m256i out =
-      _mm256_shuffle_epi8(both, lanes_of_words(-1, -1, -1, static_cast<int>(0xffff0f0e), -1, -1, -1, -1));
+      _mm256_shuffle_epi8(both, lanes_of_words(0x0c0b0a09, 0x08070605, 0x04030201, 0x00ffffff,  //
+                                               0x0d0c0b0a, 0x09080706, 0x05040302, 0x0100ffff));
+  const __m256i out = _mm256_shuffle_epi8(both, lanes_of_words(-1, -1, -1, static_cast<int>(0xff0f0e0d), -1,
+                                                               -1, -1, static_cast<int>(0xffff0f0e)));
   return _mm256_xor_si256(moved, _mm256_clmulepi64_epi128(out, reduction(), 0x00));
 }
 
 // The tweaks times x. Bits that leave a half come back in the other one, those of the upper half reduced.
-// Cheap instructions: the multiplication of polynomials occupies the units that compute AES.
 COFRE_INLINE __m256i double_tweaks(__m256i tweak) {
   const __m256i carries = _mm256_shuffle_epi32(_mm256_srai_epi32(tweak, 31), _MM_SHUFFLE(0, 1, 0, 3));
   const __m256i places = lanes_of_words(0, 1, 0, 0x87, 0, 1, 0, 0x87);
   return _mm256_xor_si256(_mm256_add_epi64(tweak, tweak), _mm256_and_si256(carries, places));
 }
 
-constexpr int kUnitRegisters = 2 * kRegisters;
-constexpr size_t kUnitBytes = 2 * kChunkBytes;
-
-// The tweaks of a unit of 512 bytes, each plus the last round key, as they are made: two chains, one of the
-// blocks 0 to 15 and one of 16 to 31. In memory: there are too few registers.
-struct UnitTweaks {
-  __m256i last[kUnitRegisters];
+// Makes the tweaks of one unit after the other. The ports that compute AES can do little else beside it, and
+// so can the integer units: each makes half of the tweaks.
+struct TweakMaker {
+  ScalarTweak low;  // blocks 0 to 15, one a step
+  __m256i high;     // blocks 16 to 23 and 24 to 31, one of each every other step
+  __m256i high_before;
+  const uint8_t* iv;       // of the sector the unit belongs to
+  const uint8_t* last_iv;  // of the run
+  size_t sector_bytes;
+  size_t left;  // bytes of that sector from this unit on
 };
 
-// Step `step` of 16. Before it `chain` has the tweaks of the blocks `step` and `step` + 16, `before` those of
-// the step before.
-COFRE_INLINE void make_tweaks(UnitTweaks& unit, int step, __m256i& chain, __m256i& before, __m256i last_key) {
-  if (step % 2 == 1) {
-    const __m256i low = _mm256_inserti128_si256(before, _mm256_castsi256_si128(chain), 1);
-    const __m256i high = _mm256_permute2x128_si256(before, chain, 0x31);
-    unit.last[step / 2] = _mm256_xor_si256(low, last_key);
-    unit.last[kRegisters + step / 2] = _mm256_xor_si256(high, last_key);
-  }
-  before = chain;
-  chain = double_tweaks(chain);
+COFRE_INLINE void begin_unit(TweakMaker& maker, __m128i start) {
+  maker.low = {static_cast<uint64_t>(_mm_cvtsi128_si64(start)),
+               static_cast<uint64_t>(_mm_extract_epi64(start, 1))};
+  // Left to itself, the compiler keeps the two in a vector register.
+  __asm__("" : "+r"(maker.low.low), "+r"(maker.low.high));
+  maker.high = times_x16_and_x24(start);
+  maker.high_before = maker.high;
 }
 
-// All steps of the first unit, which has no unit before it to hide in: in two halves side by side.
-COFRE_INLINE void make_first_tweaks(UnitTweaks& unit, __m256i chain, __m256i last_key) {
-  __m256i later_chain = tweak_times_x8(chain);
-  __m256i before = chain;
-  __m256i later_before = later_chain;
+// Past the run's end the last sector is repeated, for nothing.
+COFRE_INLINE void begin_next_unit(TweakMaker& maker) {
+  maker.left -= kXtsUnitBytes;
+  if (maker.left == 0) {
+    if (maker.iv < maker.last_iv) maker.iv += kAesBlockBytes;
+    maker.left = maker.sector_bytes;
+    begin_unit(maker, load_block(maker.iv));
+  } else {
+    begin_unit(maker, _mm256_extracti128_si256(maker.high, 1));
+  }
+}
+
+// Step 0 to 15.
+COFRE_INLINE void make_tweaks(TweakMaker& maker, XtsUnitTweaks& unit, int step) {
+  store_and_double(unit.block[step], maker.low);
+  if (step % 2 == 0) return;
+  const int at = step / 2;
+  if (at % 2 == 1) {
+    const __m256i first = _mm256_inserti128_si256(maker.high_before, _mm256_castsi256_si128(maker.high), 1);
+    const __m256i second = _mm256_permute2x128_si256(maker.high_before, maker.high, 0x31);
+    store(reinterpret_cast<uint8_t*>(&unit.block[16 + at - 1]), first);
+    store(reinterpret_cast<uint8_t*>(&unit.block[24 + at - 1]), second);
+  }
+  maker.high_before = maker.high;
+  maker.high = double_tweaks(maker.high);
+}
+
+COFRE_INLINE void make_unit(TweakMaker& maker, XtsUnitTweaks& unit) {
 #pragma unroll
-  for (int step = 0; step < kRegisters; ++step) {
-    make_tweaks(unit, step, chain, before, last_key);
-    make_tweaks(unit, kRegisters + step, later_chain, later_before, last_key);
-  }
+  for (int step = 0; step < 2 * kRegisters; ++step) make_tweaks(maker, unit, step);
 }
 
-// Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
-// for it.
-COFRE_INLINE void hold_here(__m256i* state) {
-  __asm__ volatile(""
-                   : "+x"(state[0]), "+x"(state[1]), "+x"(state[2]), "+x"(state[3]), "+x"(state[4]),
-                     "+x"(state[5]), "+x"(state[6]), "+x"(state[7])
-                   :
-                   : "memory");
-}
-
-// Half a unit, from register `first` on; between its rounds, in their shadow, the tweaks of the same half of
-// the next unit, which starts with `next_start`, are made.
-COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const UnitTweaks& unit, int first,
-                            UnitTweaks& next, __m256i& chain, const uint8_t* source, uint8_t* destination) {
+// Half a unit. In the shadow of its rounds half the steps for a later one are made, from `first_step` on.
+COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const ScalarTweak* tweaks,
+                            TweakMaker& maker, XtsUnitTweaks& later, int first_step, const uint8_t* source,
+                            uint8_t* destination) {
+  const auto* const tweak = reinterpret_cast<const uint8_t*>(tweaks);
   __m256i state[kRegisters];
-  __m256i before = chain;
-  // The tweak and the first key: the last key is in `last` and goes out again.
-  const __m256i first_and_last = _mm256_xor_si256(twice(keys[0]), twice(keys[rounds]));
+  const __m256i first = twice(keys[0]);
   for (int i = 0; i < kRegisters; ++i)
-    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first_and_last),
-                                unit.last[first + i]);
+    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first),
+                                load(tweak + kRegisterBytes * i));
 #pragma unroll
-  for (int round = 1; round < rounds; ++round) {
+  for (int round = 1; round <= kRegisters; ++round) {
     const __m256i key = twice(keys[round]);
     for (int i = 0; i < kRegisters; ++i)
       state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
-    if (round <= kRegisters) make_tweaks(next, first + round - 1, chain, before, twice(keys[rounds]));
-    hold_here(state);
+    make_tweaks(maker, later, first_step + round - 1);
   }
-  for (int i = 0; i < kRegisters; ++i)
-    store(destination + kRegisterBytes * i, encrypt
-                                                ? _mm256_aesenclast_epi128(state[i], unit.last[first + i])
-                                                : _mm256_aesdeclast_epi128(state[i], unit.last[first + i]));
+  for (int round = kRegisters + 1; round < rounds; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < kRegisters; ++i)
+      state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
+  }
+  const __m256i last = twice(keys[rounds]);
+  for (int i = 0; i < kRegisters; ++i) {
+    const __m256i key = _mm256_xor_si256(last, load(tweak + kRegisterBytes * i));
+    store(destination + kRegisterBytes * i,
+          encrypt ? _mm256_aesenclast_epi128(state[i], key) : _mm256_aesdeclast_epi128(state[i], key));
+  }
 }
 
+// Tweaks are made two units ahead: see XtsUnitTweaks.
 COFRE_INLINE void xts_run(RoundKeys keys, int rounds, bool encrypt, const AesRun& run) {
+  constexpr size_t kAhead = 2;
   const uint8_t* source = run.source;
   uint8_t* destination = run.destination;
-  const uint8_t* iv = run.ivs;
-  const uint8_t* const last_iv = run.ivs + 16 * (run.sectors - 1);
-  __m128i start = load_block(iv);
-  UnitTweaks tweaks[2];
-  __asm__ volatile("" : : "r"(tweaks) : "memory");  // hold_here() then means them too
-  __m256i chain = tweak_and_times_x16(start);
-  make_first_tweaks(tweaks[0], chain, twice(keys[rounds]));
-  size_t left = run.sector_bytes;
-  const size_t units = run.sectors * (run.sector_bytes / kUnitBytes);
-  for (size_t i = 0; i < units; ++i) {
-    left -= kUnitBytes;
-    if (left == 0) {
-      iv = iv < last_iv ? iv + 16 : last_iv;
-      start = load_block(iv);
-      left = run.sector_bytes;
-    } else {
-      start = tweak_times_x32(start);
-    }
-    const UnitTweaks& unit = tweaks[i % 2];
-    UnitTweaks& next = tweaks[(i + 1) % 2];
-    chain = tweak_and_times_x16(start);
-    xts_chunk(keys, rounds, encrypt, unit, 0, next, chain, source, destination);
-    xts_chunk(keys, rounds, encrypt, unit, kRegisters, next, chain, source + kChunkBytes,
+  XtsUnitTweaks tweaks[kAhead + 1];
+  TweakMaker maker;
+  maker.iv = run.ivs;
+  maker.last_iv = run.ivs + 16 * (run.sectors - 1);
+  maker.sector_bytes = run.sector_bytes;
+  maker.left = run.sector_bytes;
+  begin_unit(maker, load_block(run.ivs));
+  make_unit(maker, tweaks[0]);
+  const size_t units = run.sectors * (run.sector_bytes / kXtsUnitBytes);
+  if (units > 1) {
+    begin_next_unit(maker);
+    make_unit(maker, tweaks[1]);
+  }
+  size_t now = 0;
+  for (size_t unit = 0; unit < units; ++unit) {
+    begin_next_unit(maker);
+    XtsUnitTweaks& later = tweaks[now == 0 ? kAhead : now - 1];
+    const ScalarTweak* const blocks = tweaks[now].block;
+    xts_chunk(keys, rounds, encrypt, blocks, maker, later, 0, source, destination);
+    xts_chunk(keys, rounds, encrypt, blocks + kBeside, maker, later, kRegisters, source + kChunkBytes,
               destination + kChunkBytes);
-    source += kUnitBytes;
-    destination += kUnitBytes;
+    source += kXtsUnitBytes;
+    destination += kXtsUnitBytes;
+    now = now == kAhead ? 0 : now + 1;
   }
   sectors_done_here += run.sectors;
 }

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace cofre::crypto {
@@ -57,6 +59,21 @@ bool run_steps(size_t register_bytes, int rounds, size_t steps) {
     default:
       return false;
   }
+}
+
+#elif defined(__aarch64__)
+
+// A round is the pair of AESE and AESMC.
+__attribute__((target("aes"))) bool run_steps(size_t register_bytes, int rounds, size_t steps) {
+  if (register_bytes != 16) return false;
+  uint8x16_t block[kInFlight];
+  const uint8x16_t key = vdupq_n_u8(0x67);
+  for (size_t i = 0; i < kInFlight; ++i) block[i] = vdupq_n_u8(static_cast<uint8_t>(i));
+  for (size_t step = 0; step < steps; ++step)
+    for (int round = 0; round < rounds; ++round)
+      for (uint8x16_t& x : block) x = vaesmcq_u8(vaeseq_u8(x, key));
+  for (uint8x16_t& x : block) __asm__ volatile("" : "+w"(x));
+  return true;
 }
 
 #else

@@ -88,13 +88,13 @@ std::string limits_text(const std::vector<LimitFigure>& limits) {
   return text;
 }
 
-constexpr size_t kColumn = 16;
+constexpr size_t kColumn = 12;
 
 // A kernel: "14.42   86%" of its limit. A library: "2.95 (4.9x)", how many times as fast the first kernel is.
 std::string figure_text(const SpeedFigure& figure, const SpeedFigure& first) {
   if (figure.speed.best == 0) return "-";
   if (figure.share_of_limit > 0)
-    return fmt::format("{:.2f} {:4.0f}%", in_gigabytes(figure.speed), 100 * figure.share_of_limit);
+    return fmt::format("{:.2f} {:3.0f}%", in_gigabytes(figure.speed), 100 * figure.share_of_limit);
   if (&figure == &first) return fmt::format("{:.2f}      ", in_gigabytes(figure.speed));
   return fmt::format("{:.2f} ({:.1f}x)", in_gigabytes(figure.speed), first.speed.best / figure.speed.best);
 }
@@ -103,7 +103,7 @@ std::string heading_text(const SpeedRow& row) {
   std::string text =
       fmt::format("\n{}, GB/s\n  {:<7}  {:>6}  {:>7}", row.what.spec.to_string(), "", "sector", "run");
   for (const SpeedFigure& figure : row.figures)
-    fmt::format_to(std::back_inserter(text), "  {:>{}}", figure.by, kColumn);
+    fmt::format_to(std::back_inserter(text), "  {:>{}}", figure.by.substr(0, figure.by.find(' ')), kColumn);
   return text + "\n";
 }
 
@@ -141,9 +141,11 @@ std::string speed_text(const SpeedReport& report) {
     text += row_text(row);
     before = &row.what.spec;
   }
-  if (!report.limits.empty())
-    text += "\nIn percent: the share of what the kernel's AES instructions do alone.\n";
-  return text + "In brackets: how many times as fast the first kernel is.\n";
+  return text + fmt::format(
+                    "\nOne core. %: of the limit of the kernel's instructions. x: how many times as fast the "
+                    "first kernel is.\n"
+                    "{}, {}: one call a sector.\n",
+                    openssl_name(), gcrypt_name());
 }
 
 std::string_view direction_name(Direction direction) noexcept {

@@ -41,7 +41,7 @@ std::vector<SpeedCase> all_speed_cases();
 SpeedReport measure_aes(const std::vector<const AesKernel*>& kernels, const std::vector<SpeedCase>& cases,
                         const SpeedEffort& effort, const SpeedProgress& progress = {});
 
-// Tables in GB/s (10^9 bytes a second), each ending with a newline.
+// Tables in GB/s (10^9 bytes a second) with a legend.
 std::string speed_text(const SpeedReport& report);
 
 std::string_view direction_name(Direction direction) noexcept;
