@@ -10,6 +10,7 @@ _cofre_options() {
     check) echo "$source -r --repair -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
+    doctor) echo "$source --domain --quick --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
     bench) echo "--kernel --turns --output -h --help" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
@@ -35,7 +36,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare map io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare map doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

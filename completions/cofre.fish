@@ -14,6 +14,7 @@ complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
+complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
 complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast encryption is'
 complete -c cofre -n __fish_use_subcommand -f -a witness -d 'Which AES instructions does a program execute?'
@@ -27,13 +28,13 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare map io'
+set -l readers '__cofre_is convert info check compare map doctor io'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
 complete -c cofre -n '__cofre_is create convert check compare' -s q -d 'Print nothing but errors'
 complete -c cofre -n '__cofre_is convert check compare' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
-complete -c cofre -n '__cofre_is info check map bench witness' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= preallocation=' -d 'Options of the format'
 complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
 
@@ -67,6 +68,10 @@ complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 # map
 complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'
 complete -c cofre -n '__cofre_is map' -s l -l max-length -x -d 'So many bytes'
+
+# doctor
+complete -c cofre -n '__cofre_is doctor' -l domain -r -d 'A libvirt domain'
+complete -c cofre -n '__cofre_is doctor' -l quick -d 'Measure nothing'
 
 # io
 complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'

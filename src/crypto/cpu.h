@@ -43,7 +43,20 @@ inline constexpr std::array<CpuFeatureName, 11> kCpuFeatureNames = {{
     {"vpclmulqdq", &CpuFeatures::vpclmulqdq},
 }};
 
+// What the processor (or the hypervisor in its place) offers, and which registers the operating system saves.
+struct CpuOffer {
+  CpuFeatures features;    // whether or not their registers are saved
+  bool ymm_saved = false;  // XCR0: 256-bit registers
+  bool zmm_saved = false;  // 512-bit registers and masks
+
+  bool operator==(const CpuOffer&) const = default;
+};
+
 // Detected once, at the first call. Any lane.
+const CpuOffer& cpu_offer() noexcept;
+// The features of an offer that a program may use.
+CpuFeatures usable_features(const CpuOffer& offer) noexcept;
+// Those of this processor.
 const CpuFeatures& cpu_features() noexcept;
 
 // Whether `have` holds every feature of `need`.

@@ -85,7 +85,7 @@ class Arena {
     const size_t count = page_bytes() / block_bytes;
     list.blocks.reserve(list.cut + count);
     if (pages_left_ == 0) {
-      next_page_ = map_guarded(kRegionPages * page_bytes());
+      next_page_ = map_guarded(secret_region_bytes());
       pages_left_ = kRegionPages;
     }
     for (size_t i = 0; i < count; ++i) list.blocks.push_back(next_page_ + i * block_bytes);
@@ -107,6 +107,10 @@ Arena& arena() {
 }
 
 }  // namespace
+
+size_t secret_region_bytes() noexcept {
+  return kRegionPages * page_bytes();
+}
 
 void wipe(Bytes bytes) noexcept {
   if (!bytes.empty()) explicit_bzero(bytes.data(), bytes.size());

@@ -17,6 +17,9 @@ void wipe(Bytes bytes) noexcept;
 // Whether both hold the same bytes. The time depends on the lengths only.
 bool equal_constant_time(ConstBytes a, ConstBytes b) noexcept;
 
+// What small secrets (up to 2 KiB) lock at a time: the first one, and others when that is full.
+size_t secret_region_bytes() noexcept;
+
 // Owns bytes that start zeroed, at an address that is a multiple of 64. When the limit on locked memory
 // (RLIMIT_MEMLOCK) is reached the memory is used unlocked. Throws std::bad_alloc.
 class SecretBytes {

@@ -143,8 +143,11 @@ enum class Backend { kAutomatic, kIoUring, kThreads };
 // kAutomatic: io_uring where the kernel permits it, else threads. Throws Error if a forced one is not to be
 // had.
 std::unique_ptr<Reactor> make_reactor(Backend backend = Backend::kAutomatic);
-// Whether the kernel lets this process use io_uring.
-bool io_uring_permitted() noexcept;
+// The errno with which the kernel refuses io_uring to this process; 0 where it does not.
+int io_uring_refusal() noexcept;
+inline bool io_uring_permitted() noexcept {
+  return io_uring_refusal() == 0;
+}
 
 // The operation as a blocking system call: what the call gives, or -errno.
 int64_t execute_blocking(const Operation& operation);

@@ -192,11 +192,11 @@ std::unique_ptr<Reactor> make_uring_reactor() {
   return std::make_unique<UringReactor>(ring);
 }
 
-bool io_uring_permitted() noexcept {
+int io_uring_refusal() noexcept {
   io_uring ring;
-  if (make_ring(ring) < 0) return false;
+  if (const int result = make_ring(ring); result < 0) return -result;
   io_uring_queue_exit(&ring);
-  return true;
+  return 0;
 }
 
 }  // namespace cofre::io

@@ -63,6 +63,8 @@ class SecretOptions {
   void add_to(CommandLine& line);
   // The secrets given; the prompt stands behind them. Throws Error.
   image::Secrets secrets() const;
+  // Whether there are any, so that nobody has to be asked.
+  bool given() const noexcept { return !objects_.empty() || passphrase_file_ || passphrase_fd_; }
 
  private:
   std::vector<std::string> objects_;

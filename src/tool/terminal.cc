@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 #include "base/error.h"
 #include "image/size.h"
@@ -110,6 +112,13 @@ std::optional<crypto::SecretBytes> ask_passphrase(const std::string& image, bool
     if (crypto::equal_constant_time(first.bytes(), second.bytes())) return first;
     terminal.say("The two are not the same. Once more.\n");
   }
+}
+
+bool standard_output_has_colours() {
+  const char* terminal = std::getenv("TERM");
+  const char* declined = std::getenv("NO_COLOR");
+  return isatty(STDOUT_FILENO) != 0 && terminal != nullptr && std::string_view(terminal) != "dumb" &&
+         (declined == nullptr || *declined == '\0');
 }
 
 ProgressDisplay::Style ProgressDisplay::choose(bool is_cofre, bool percent, bool quiet) {

@@ -18,6 +18,9 @@ void tell(const std::string& text) noexcept;
 // Throws Error kCancelled when the user gives up (Ctrl-C, Ctrl-D).
 std::optional<crypto::SecretBytes> ask_passphrase(const std::string& image, bool creating);
 
+// Whether standard output is a terminal that shows colours, and the user has not declined them (NO_COLOR).
+bool standard_output_has_colours();
+
 // Shows how far a job is. Not for more than one thread.
 class ProgressDisplay {
  public:

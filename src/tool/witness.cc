@@ -87,6 +87,7 @@ int run_witness(const Session& session, const std::vector<std::string>& argument
   parse(line, given, arguments);
   const bool json = parse_output_is_json(given.output);
   const witness::Options options = options_of(given);
+  const HeedingSignals heeding;
   const witness::Report report = given.sample ? witness::sample(options) : witness::watch(options);
   write_report(json ? witness_report_as_json(report, cpu_aes()) : witness_report_as_text(report, cpu_aes()),
                given.report);

@@ -55,12 +55,14 @@ std::string doubts_text(const Report& report) {
     if (unwatched != 0)
       text += fmt::format("note: {}: {} not watched\n", module.path, counted(unwatched, "AES instruction"));
     if (module.unproven != 0)
-      text +=
-          fmt::format("note: {}: {} of AES instructions not watched: no control flow is known to lead there, perhaps data\n",
-                      module.path, counted(module.unproven, "look-alike"));
+      text += fmt::format(
+          "note: {}: {} of AES instructions not watched: no control flow is known to lead there, perhaps "
+          "data\n",
+          module.path, counted(module.unproven, "look-alike"));
     if (module.unbounded != 0)
       text += fmt::format(
-          "note: {}: {} of AES instructions not watched: outside all functions that symbols or .eh_frame tell of (are debug "
+          "note: {}: {} of AES instructions not watched: outside all functions that symbols or .eh_frame "
+          "tell of (are debug "
           "symbols available?)\n",
           module.path, counted(module.unbounded, "look-alike"));
     if (!module.unread.empty())

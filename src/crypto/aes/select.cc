@@ -76,10 +76,16 @@ const AesKernel& aes_kernel_named(std::string_view name, const CpuFeatures& feat
        choices(features));
 }
 
+std::optional<std::string_view> forced_aes_kernel() noexcept {
+  const char* forced = std::getenv("COFRE_AES");
+  if (forced == nullptr) return std::nullopt;
+  return forced;
+}
+
 const AesKernel& selected_aes_kernel() {
   static const AesKernel& selected = []() -> const AesKernel& {
-    const char* forced = std::getenv("COFRE_AES");
-    return forced == nullptr ? best_aes_kernel(cpu_features()) : aes_kernel_named(forced, cpu_features());
+    const auto forced = forced_aes_kernel();
+    return forced ? aes_kernel_named(*forced, cpu_features()) : best_aes_kernel(cpu_features());
   }();
   return selected;
 }
