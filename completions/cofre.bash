@@ -11,6 +11,7 @@ _cofre_options() {
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
+    bench) echo "--kernel --turns --output -h --help" ;;
   esac
 }
 
@@ -21,6 +22,7 @@ _cofre_values() {
     *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
     *:-T | convert:-t | io:-t | io:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
+    bench:--kernel) echo "portable aesni vaes256 vaes512 armv8" ;;
     check:-r | check:--repair) echo "leaks all" ;;
     io:-d | io:--discard) echo "unmap ignore" ;;
     *:--object) echo "secret,id=" ;;
@@ -32,13 +34,15 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare map io --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare map io bench --help --version" -- "$word"))
     return
   fi
   local values
   values=$(_cofre_values "$command" "$before")
   if [[ -n $values ]]; then
     COMPREPLY=($(compgen -W "$values" -- "$word"))
+  elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
+    COMPREPLY=($(compgen -W "crypto --help" -- "$word"))
   elif [[ $word == -* ]]; then
     COMPREPLY=($(compgen -W "$(_cofre_options "$command")" -- "$word"))
   else

@@ -15,6 +15,7 @@ complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image soun
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
+complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast encryption is'
 
 # All commands.
 complete -c cofre -s h -l help -d 'Show help'
@@ -31,7 +32,7 @@ complete -c cofre -n $readers -s U -l force-share -d 'Read what another process 
 complete -c cofre -n '__cofre_is create convert check compare' -s q -d 'Print nothing but errors'
 complete -c cofre -n '__cofre_is convert check compare' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
-complete -c cofre -n '__cofre_is info check map' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is info check map bench' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= preallocation=' -d 'Options of the format'
 complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
 
@@ -75,3 +76,8 @@ complete -c cofre -n '__cofre_is io' -s d -l discard -x -a 'unmap ignore' -d 'Wh
 complete -c cofre -n '__cofre_is io' -s k -l native-aio -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is io' -s i -l aio -x -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is io' -s V -l version -d 'Show the version'
+
+# bench
+complete -c cofre -n '__cofre_is bench' -f -a crypto -d 'The AES kernels'
+complete -c cofre -n '__cofre_is bench' -l kernel -x -a 'portable aesni vaes256 vaes512 armv8' -d 'This AES kernel only'
+complete -c cofre -n '__cofre_is bench' -l turns -x -d 'How often each is timed'

@@ -29,7 +29,7 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 7> kCommands = {{
+constexpr std::array<CommandEntry, 8> kCommands = {{
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
@@ -37,6 +37,7 @@ constexpr std::array<CommandEntry, 7> kCommands = {{
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"map", "where the content of an image lies", run_map, true},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
+    {"bench", "how fast encryption is on this machine", run_bench, false},
 }};
 
 // Passphrases and keys are in memory: no core dump, no debugger of another process of the user.

@@ -25,5 +25,9 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);
+int run_bench(const Session& session, const std::vector<std::string>& arguments);
+
+// What `bench` measures: commands of their own.
+int run_bench_crypto(const Session& session, const std::vector<std::string>& arguments);
 
 }  // namespace cofre::tool

@@ -4,7 +4,7 @@ import os
 import re
 import unittest
 
-from program import COMMANDS, SOURCE_DIR, ProgramCase
+from program import COMMANDS, SOURCE_DIR, SUBJECTS, ProgramCase
 
 
 def read(*path):
@@ -32,10 +32,11 @@ def bash_options(text, command):
 
 class Documentation(ProgramCase):
     def help_options(self, command):
-        text = self.ok(command, "--help").stdout
         options = set()
-        for line in re.findall(r"^  (-[^ ].*)$", text, re.M):
-            options.update(re.findall(r"(?:^|, )(--?[A-Za-z-]+)", line.split("  ")[0]))
+        for words in [[command], *([command, subject] for subject in SUBJECTS.get(command, []))]:
+            text = self.ok(*words, "--help").stdout
+            for line in re.findall(r"^  (-[^ ].*)$", text, re.M):
+                options.update(re.findall(r"(?:^|, )(--?[A-Za-z-]+)", line.split("  ")[0]))
         self.assertIn("--help", options)
         return options
 

@@ -190,6 +190,7 @@ const AesKernel kAesNi = {
     .name = "aesni",
     .description = "AES-NI, 8 blocks in flight",
     .needs = {.sse41 = true, .aes = true},
+    .register_bytes = 16,
     .schedule_bytes = sizeof(X86AesSchedule),
     .expand_key = expand_x86_key,
     .encrypt_blocks = encrypt_blocks,

@@ -30,6 +30,7 @@ struct AesKernel {
   std::string_view name;
   std::string_view description;
   CpuFeatures needs;
+  size_t register_bytes;  // what one of its AES instructions works on; 0: it uses none
 
   size_t schedule_bytes;
   // `key_bytes` is 16, 24 or 32.

@@ -357,6 +357,7 @@ const AesKernel kAesPortable = {
     .name = "portable",
     .description = "bitsliced, constant-time, for any processor",
     .needs = {},
+    .register_bytes = 0,
     .schedule_bytes = sizeof(PortableSchedule),
     .expand_key = expand_key,
     .encrypt_blocks = encrypt_blocks,

@@ -115,56 +115,89 @@ COFRE_INLINE __m512i spread_tweak(__m512i tweak, int first) {
                    _mm512_bslli_epi128(carry, 8));
 }
 
-// The tweaks times x^8 and times x^16: whole bytes move up, those that fall out come back reduced.
-COFRE_INLINE __m512i tweak_times_x8(__m512i tweak) {
-  const __m512i out = _mm512_bsrli_epi128(tweak, 15);
-  return _mm512_xor_si512(_mm512_bslli_epi128(tweak, 1), _mm512_clmulepi64_epi128(out, reduction(), 0x00));
-}
-COFRE_INLINE __m512i tweak_times_x16(__m512i tweak) {
-  const __m512i out = _mm512_bsrli_epi128(tweak, 14);
-  return _mm512_xor_si512(_mm512_bslli_epi128(tweak, 2), _mm512_clmulepi64_epi128(out, reduction(), 0x00));
-}
-
-// One block's tweak times x^32.
+// One block's tweak times x^32: four bytes move up, those that fall out come back reduced.
 COFRE_INLINE __m128i tweak_times_x32(__m128i tweak) {
   const __m128i out = _mm_bsrli_si128(tweak, 12);
   return _mm_xor_si128(_mm_bslli_si128(tweak, 4), _mm_clmulepi64_si128(out, _mm_set1_epi64x(0x87), 0x00));
 }
 
-// Fills in tweak[i] of a chunk whose first block has the tweak `start`; those before it are there already.
-COFRE_INLINE void make_tweak(__m512i* tweak, int i, __m512i start) {
-  if (i < 2)
-    tweak[i] = spread_tweak(start, kLanes * i);
-  else if (i < 4)
-    tweak[i] = tweak_times_x8(tweak[i - 2]);
-  else
-    tweak[i] = tweak_times_x16(tweak[i - 4]);
+// The last byte, the last two and the last three of each tweak, reduced: what comes back in when the tweak is
+// multiplied by x^8, x^16 and x^24. One multiplication makes the three, in bytes 0 to 1, 2 to 4 and 5 to 8:
+// on some processors it occupies the unit that computes AES.
+COFRE_INLINE __m512i reduced_tails(__m512i tweak) {
+  const __m512i tails =
+      _mm512_shuffle_epi8(tweak, _mm512_set4_epi32(-1, -1, 0x0f0e0dff, static_cast<int>(0x0f0eff0f)));
+  return _mm512_clmulepi64_epi128(tails, reduction(), 0x00);
 }
 
-// One chunk; between its rounds, in their shadow, the tweaks of the chunk after it, which starts with
-// `next_start`.
-COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* tweak, __m512i next_start,
+// The tweaks times x^8, x^16 and x^24: `bytes` bytes move up. Plus `key`.
+COFRE_INLINE __m512i moved_tweak(__m512i tweak, __m512i tails, int bytes, __m512i key) {
+  switch (bytes) {
+    case 1:
+      return xor_three(
+          _mm512_bslli_epi128(tweak, 1),
+          _mm512_shuffle_epi8(tails, _mm512_set4_epi32(-1, -1, -1, static_cast<int>(0xffff0100))), key);
+    case 2:
+      return xor_three(
+          _mm512_bslli_epi128(tweak, 2),
+          _mm512_shuffle_epi8(tails, _mm512_set4_epi32(-1, -1, -1, static_cast<int>(0xff040302))), key);
+    default:
+      return xor_three(_mm512_bslli_epi128(tweak, 3),
+                       _mm512_shuffle_epi8(tails, _mm512_set4_epi32(-1, -1, -1, 0x08070605)), key);
+  }
+}
+
+// The tweaks of a chunk's 32 blocks: those of blocks 0 to 7, from which the others follow.
+struct ChunkTweaks {
+  __m512i first[2];
+  __m512i tails[2];
+};
+
+// `start` is the tweak of block 0, in every lane.
+COFRE_INLINE void make_half(ChunkTweaks& tweaks, int half, __m512i start) {
+  tweaks.first[half] = spread_tweak(start, kLanes * half);
+  tweaks.tails[half] = reduced_tails(tweaks.first[half]);
+}
+
+// The tweaks of register i, plus `key`.
+COFRE_INLINE __m512i tweak_and_key(const ChunkTweaks& tweaks, int i, __m512i key) {
+  if (i < 2) return _mm512_xor_si512(tweaks.first[i], key);
+  return moved_tweak(tweaks.first[i % 2], tweaks.tails[i % 2], i / 2, key);
+}
+
+// Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
+// for it.
+COFRE_INLINE void hold_here(__m512i* state, __m512i& work) {
+  __asm__ volatile(""
+                   : "+v"(state[0]), "+v"(state[1]), "+v"(state[2]), "+v"(state[3]), "+v"(state[4]),
+                     "+v"(state[5]), "+v"(state[6]), "+v"(state[7]), "+v"(work));
+}
+
+// One chunk, to whose last round key the tweaks are added already, in `last`; between its rounds, in their
+// shadow, the same is made for the chunk after it, which starts with `next_start`.
+COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* last, __m512i next_start,
                             const uint8_t* source, uint8_t* destination) {
   __m512i state[kRegisters];
-  __m512i last[kRegisters];
-  __m512i next[kRegisters];
+  __m512i next_last[kRegisters];
+  ChunkTweaks next;
+  // The tweak and the first key: the last key is in `last` and goes out again.
+  const __m512i first_and_last = _mm512_xor_si512(keys[0], keys[rounds]);
   for (int i = 0; i < kRegisters; ++i)
-    state[i] = xor_three(load(source + kRegisterBytes * i), tweak[i], keys[0]);
-  for (int i = 0; i < kRegisters; ++i) last[i] = _mm512_xor_si512(keys[rounds], tweak[i]);
+    state[i] = xor_three(load(source + kRegisterBytes * i), last[i], first_and_last);
 #pragma unroll
   for (int round = 1; round < rounds; ++round) {
     for (int i = 0; i < kRegisters; ++i)
       state[i] =
           encrypt ? _mm512_aesenc_epi128(state[i], keys[round]) : _mm512_aesdec_epi128(state[i], keys[round]);
     if (round > kRegisters) continue;
-    make_tweak(next, round - 1, next_start);
-    // Left alone, the compiler gathers all of this in one place, where the rounds would wait for it.
-    __asm__ volatile("" : "+v"(state[0]), "+v"(next[round - 1]));
+    if (round <= 2) make_half(next, round - 1, next_start);
+    next_last[round - 1] = tweak_and_key(next, round - 1, keys[rounds]);
+    hold_here(state, next_last[round - 1]);
   }
   for (int i = 0; i < kRegisters; ++i) {
     store(destination + kRegisterBytes * i, encrypt ? _mm512_aesenclast_epi128(state[i], last[i])
                                                     : _mm512_aesdeclast_epi128(state[i], last[i]));
-    tweak[i] = next[i];
+    last[i] = next_last[i];
   }
 }
 
@@ -176,8 +209,10 @@ COFRE_INLINE void xts_run(RoundKeys round_keys, int rounds, bool encrypt, const 
   const uint8_t* iv = run.ivs;
   const uint8_t* const last_iv = run.ivs + 16 * (run.sectors - 1);
   __m128i start = load_block(iv);
-  __m512i tweak[kRegisters];
-  for (int i = 0; i < kRegisters; ++i) make_tweak(tweak, i, _mm512_broadcast_i32x4(start));
+  ChunkTweaks tweaks;
+  for (int half = 0; half < 2; ++half) make_half(tweaks, half, _mm512_broadcast_i32x4(start));
+  __m512i last[kRegisters];
+  for (int i = 0; i < kRegisters; ++i) last[i] = tweak_and_key(tweaks, i, keys[rounds]);
   size_t left = run.sector_bytes;
   for (size_t chunks = run.sectors * (run.sector_bytes / kChunkBytes); chunks > 0; --chunks) {
     left -= kChunkBytes;
@@ -188,7 +223,7 @@ COFRE_INLINE void xts_run(RoundKeys round_keys, int rounds, bool encrypt, const 
     } else {
       start = tweak_times_x32(start);
     }
-    xts_chunk(keys, rounds, encrypt, tweak, _mm512_broadcast_i32x4(start), source, destination);
+    xts_chunk(keys, rounds, encrypt, last, _mm512_broadcast_i32x4(start), source, destination);
     source += kChunkBytes;
     destination += kChunkBytes;
   }
@@ -395,6 +430,7 @@ const AesKernel kAesVaes512 = {
               .avx512vl = true,
               .vaes = true,
               .vpclmulqdq = true},
+    .register_bytes = 64,
     .schedule_bytes = sizeof(X86AesSchedule),
     .expand_key = expand_x86_key,
     .encrypt_blocks = encrypt_blocks,

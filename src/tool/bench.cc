@@ -1,0 +1,48 @@
+// cofre bench: measurements of this machine, each a command of its own behind this one.
+#include <fmt/format.h>
+
+#include <array>
+#include <string_view>
+
+#include "tool/command_line.h"
+
+namespace cofre::tool {
+namespace {
+
+struct Subject {
+  std::string_view name;
+  std::string_view text;
+  CommandFunction function;
+};
+
+constexpr std::array<Subject, 1> kSubjects = {{
+    {"crypto", "the AES kernels beside the limit of the processor, OpenSSL and libgcrypt", run_bench_crypto},
+}};
+
+std::string names() {
+  std::string all;
+  for (const Subject& subject : kSubjects) all += fmt::format("{}{}", all.empty() ? "" : "|", subject.name);
+  return all;
+}
+
+std::string description() {
+  std::string text = "Measures how fast this machine is.";
+  for (const Subject& subject : kSubjects) text += fmt::format(" {}: {}.", subject.name, subject.text);
+  return text;
+}
+
+}  // namespace
+
+int run_bench(const Session& session, const std::vector<std::string>& arguments) {
+  for (const Subject& subject : kSubjects)
+    if (!arguments.empty() && arguments[0] == subject.name)
+      return subject.function(session, {arguments.begin() + 1, arguments.end()});
+  std::vector<std::string> unknown;
+  CommandLine line(session, "bench", names() + " [OPTIONS]", description());
+  line.arguments(unknown, "SUBJECT", "What to measure; cofre bench SUBJECT --help tells its options");
+  line.parse(arguments);
+  if (unknown.empty()) line.fail_usage(fmt::format("expecting what to measure: {}", names()));
+  line.fail_usage(fmt::format("there is nothing to measure called '{}', but {}", unknown[0], names()));
+}
+
+}  // namespace cofre::tool
