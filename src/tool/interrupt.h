@@ -1,5 +1,5 @@
 // Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP): the first one asks running jobs to stop, so that they
-// clean up; a second one removes the temporary file and ends the program at once.
+// clean up; a second one removes temporary files and ends the program at once.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@ bool interrupted() noexcept;
 // 128 + the signal's number: 130 after Ctrl-C.
 int interrupted_exit_status() noexcept;
 
-// The file that a second signal removes, while this lives. One at a time.
+// The file or empty folder that a second signal removes, while this lives. Of several (eight at most; more
+// are left) the youngest goes first. Made and destroyed on one thread, the last one first.
 class RemoveOnSecondSignal {
  public:
   explicit RemoveOnSecondSignal(const std::string& path);
