@@ -201,7 +201,7 @@
   }
 
   const COLORS_OF_KERNELS = 4;
-  // Bars: the kernels in one color that gets stronger, the libraries hatched, and over them the limit.
+  // Bars: the kernels in one color that gets weaker, the libraries hatched, and over them the limit.
   function cryptoSeries(runs) {
     const makers = distinct(runs.flatMap(run => run.speeds.map(speed => speed.by)));
     const kernels = makers.filter(by => !by.includes(' '));
@@ -209,7 +209,7 @@
     const series = makers.map(by => {
       const library = !kernels.includes(by);
       if (library) ++libraries;
-      const place = Math.min(COLORS_OF_KERNELS, COLORS_OF_KERNELS - kernels.length + kernels.indexOf(by) + 1);
+      const place = COLORS_OF_KERNELS - kernels.indexOf(by);  // the fastest comes first
       return {name: by, color: library ? `library-${Math.min(libraries, 2)}` : `kernel-${Math.max(1, place)}`,
               hatch: library ? (libraries === 1 ? 'up' : 'down') : null,
               values: runs.map(run => (run.speeds.find(speed => speed.by === by) || {})['bytes-per-second'] ?? null)};
@@ -263,15 +263,23 @@
       : `${percent(Math.min(...shares))} to ${percent(Math.max(...shares))}`;
     return [operation, ENCRYPTIONS[encryption], place(fast), place(slow), percent(slow.value / fast.value), beside];
   }
+  // How far the rounds of one figure lie apart, in the middle of all figures.
+  function noiseText() {
+    if (report.rounds < 2) return ' With a single round, small differences mean nothing.';
+    const spreads = report.results.filter(result => result.program === 'cofre').map(result =>
+      (Math.max(...result.seconds) - Math.min(...result.seconds)) / Math.min(...result.seconds)).sort((a, b) => a - b);
+    return ` The slowest round of a figure took ${percent(spreads[spreads.length >> 1])} longer than its fastest (the median of all` +
+           ' figures): smaller differences mean nothing.';
+  }
   function fillGlance() {
     document.getElementById('glance-note').textContent =
       'Of cofre: where it is fastest and slowest, how much is left in the worst place, and how an encrypted image compares with a plain one of the same cluster size.' +
-      (report.rounds < 3 ? ' With so few rounds, small differences mean nothing.' : ' Differences of a tenth or less are as large as the noise of most machines.');
+      noiseText();
     const rows = operations.flatMap(operation => encryptions.map(encryption => glanceRow(operation, encryption)))
       .filter(row => row !== null)
       .map(([first, ...cells]) => [first, ...cells.map(text => element('td', {}, text))]);
     document.getElementById('glance').replaceWith(table('glance',
-      ['Operation', 'Encryption', 'Fastest', 'Slowest', 'Slowest of fastest', 'Of a plain image'], rows));
+      ['Operation', 'Encryption', 'Fastest', 'Slowest', 'Slowest ÷ fastest', 'Encrypted ÷ plain'], rows));
   }
 
   // ---- how it was measured
