@@ -85,6 +85,23 @@ class BenchImage(ProgramCase):
                 self.assertIn(word, self.refused("bench", "image", "--dir", "images", "--size", "1M", *arguments))
         self.assert_nothing_left()
 
+    def test_failing_requests_of_the_peer_are_told(self):
+        """qemu-io exits with 0 even when asynchronous requests failed."""
+        with open(self.path("disk.img"), "wb") as file:
+            file.truncate(MIB)
+        os.mkdir(self.path("peer"))
+        scripts = {"qemu-img": 'exec qemu-img "$@"',
+                   # Sends the request of another image, behind its end.
+                   "qemu-io": 'case $1 in --version) exec qemu-io --version ;; esac\n'
+                              'exec qemu-io -f raw -c "aio_read 1G 512" -c aio_flush disk.img'}
+        for name, script in scripts.items():
+            with open(self.path(f"peer/{name}"), "w", encoding="utf-8") as file:
+                file.write(f"#!/bin/sh\n{script}\n")
+            os.chmod(self.path(f"peer/{name}"), 0o755)
+        said = self.refused("bench", "image", "--dir", "images", "--size", "1M", "--op", "read", "--vs", "peer/qemu-img")
+        self.assertIn("'peer/qemu-io': a request failed: Input/output error", said)
+        self.assert_nothing_left()
+
     def test_too_little_room_is_refused(self):
         said = self.refused("bench", "image", "--dir", "images", "--size", "1T")
         self.assertGreater(2 << 40, shutil.disk_usage(self.dir).free, "this test needs a disk smaller than 2 TiB")

@@ -35,12 +35,15 @@ class OwnedFd {
   int fd_;
 };
 
-std::string end_of_file(int fd) {
-  constexpr off_t kMostBytes = 4096;
-  const off_t length = std::max<off_t>(0, lseek(fd, 0, SEEK_END));
-  std::string text(static_cast<size_t>(std::min(length, kMostBytes)), '\0');
-  const ssize_t got = pread(fd, text.data(), text.size(), length - static_cast<off_t>(text.size()));
-  text.resize(static_cast<size_t>(std::max<ssize_t>(0, got)));
+std::string content_of(int fd) {
+  std::string text(static_cast<size_t>(std::max<off_t>(0, lseek(fd, 0, SEEK_END))), '\0');
+  size_t at = 0;
+  while (at < text.size()) {
+    const ssize_t got = pread(fd, text.data() + at, text.size() - at, static_cast<off_t>(at));
+    if (got <= 0) break;
+    at += static_cast<size_t>(got);
+  }
+  text.resize(at);
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
@@ -117,7 +120,7 @@ ChildResult run_child(const ChildCommand& command) {
   result.status = wait_for(pid);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (interrupted()) fail(ErrorKind::kCancelled, "interrupted");
-  result.output = end_of_file(output.get());
+  result.output = content_of(output.get());
   return result;
 }
 
@@ -126,7 +129,9 @@ ChildResult run_child_well(const ChildCommand& command) {
   if (result.status == 0) return result;
   std::string line = command.program;
   for (const std::string& argument : command.arguments) line += " " + argument;
-  fail(ErrorKind::kIo, "'{}' failed with status {}: {}", line, result.status, result.output);
+  constexpr size_t kMostShown = 4096;
+  const size_t start = result.output.size() - std::min(result.output.size(), kMostShown);
+  fail(ErrorKind::kIo, "'{}' failed with status {}: {}", line, result.status, result.output.substr(start));
 }
 
 }  // namespace cofre::tool

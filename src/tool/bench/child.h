@@ -15,7 +15,7 @@ struct ChildCommand {
 struct ChildResult {
   int status = 0;  // its exit status; 128 + the signal that ended it
   double seconds = 0;
-  std::string output;  // on standard output and standard error, the end of it when it is long
+  std::string output;  // on standard output and standard error
 };
 
 // Throws Error: kNotFound when there is no such program; kCancelled after Ctrl-C, when the child was stopped.

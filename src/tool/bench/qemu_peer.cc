@@ -47,6 +47,15 @@ void write_commands(const job::RequestLoad& load, const std::string& path) {
   if (!file.flush()) fail(ErrorKind::kIo, "cannot write '{}'", path);
 }
 
+// qemu-io succeeds whatever becomes of its asynchronous requests, but tells of those that failed.
+double seconds_of_requests(const ChildCommand& command) {
+  const ChildResult result = run_child_well(command);
+  const size_t failed = result.output.find("failed");
+  if (failed != std::string::npos)
+    fail(ErrorKind::kIo, "'{}': a request {}", command.program, first_line(result.output.substr(failed)));
+  return result.seconds;
+}
+
 }  // namespace
 
 QemuPeer::QemuPeer(const std::string& qemu_img)
@@ -68,19 +77,17 @@ double QemuPeer::convert(const std::string& secret, const std::string& source,
 double QemuPeer::send(const job::RequestLoad& load, const std::string& secret, const std::string& image,
                       const std::string& commands_path) const {
   write_commands(load, commands_path);
-  return run_child_well({.program = qemu_io_,
-                         .arguments = {"--object", secret, "-t", "unsafe", "--image-opts", image},
-                         .input_path = commands_path})
-      .seconds;
+  return seconds_of_requests({.program = qemu_io_,
+                              .arguments = {"--object", secret, "-t", "unsafe", "--image-opts", image},
+                              .input_path = commands_path});
 }
 
 double QemuPeer::send_to_null(const job::RequestLoad& load, const std::string& commands_path) const {
   write_commands(load, commands_path);
-  return run_child_well({.program = qemu_io_,
-                         .arguments = {"--image-opts", fmt::format("driver=null-co,size={},read-zeroes=off",
-                                                                   load.span_bytes)},
-                         .input_path = commands_path})
-      .seconds;
+  return seconds_of_requests(
+      {.program = qemu_io_,
+       .arguments = {"--image-opts", fmt::format("driver=null-co,size={},read-zeroes=off", load.span_bytes)},
+       .input_path = commands_path});
 }
 
 }  // namespace cofre::tool

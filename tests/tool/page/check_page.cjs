@@ -82,7 +82,7 @@ async function checkTables(view, page) {
 
 async function checkKeyboard(view, page) {
   const reached = new Set();
-  for (let i = 0; i < 12 * charts.length; ++i) {
+  for (let i = 0; i < 12 * charts.length && reached.size < charts.length; ++i) {
     await page.keyboard.press('Tab');
     const id = await page.evaluate(() => document.activeElement.id);
     if (!charts.includes(id)) continue;
