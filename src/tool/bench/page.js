@@ -86,7 +86,7 @@
   function barKey(series) {
     if (series.limit) return svg('<path d="M2 7h32" stroke="var(--limit)" stroke-width="3"/>');
     const slant = series.hatch === 'up' ? 'M0 14l14-14M8 14l14-14M16 14l14-14M24 14l12-12' : 'M0 0l14 14M8 0l14 14M16 0l14 14M24 0l12 12';
-    return svg(`<rect x="1" y="1" width="34" height="12" fill="var(--${series.hatch ? 'card' : series.color})" stroke="var(--${series.color})" stroke-width="2"/>` +
+    return svg(`<rect x="1" y="1" width="34" height="12" fill="var(--${series.hatch ? 'card' : series.color})" stroke="var(--${series.edge})" stroke-width="2"/>` +
                (series.hatch ? `<path d="${slant}" stroke="var(--${series.color})" stroke-width="2"/>` : ''));
   }
   function card({id, title, note, series, key, headings, rows}) {
@@ -210,7 +210,8 @@
       const library = !kernels.includes(by);
       if (library) ++libraries;
       const place = COLORS_OF_KERNELS - kernels.indexOf(by);  // the fastest comes first
-      return {name: by, color: library ? `library-${Math.min(libraries, 2)}` : `kernel-${Math.max(1, place)}`,
+      const name = library ? `library-${Math.min(libraries, 2)}` : `kernel-${Math.max(1, place)}`;
+      return {name: by, color: name, edge: library ? name : `kernel-${COLORS_OF_KERNELS}`,
               hatch: library ? (libraries === 1 ? 'up' : 'down') : null,
               values: runs.map(run => (run.speeds.find(speed => speed.by === by) || {})['bytes-per-second'] ?? null)};
     });
@@ -222,7 +223,7 @@
   function cryptoDataset(one) {
     const values = one.values.map(value => value === null ? null : value / GIGA);
     if (!one.limit)
-      return {label: one.name, data: values, order: 1, borderWidth: 1, borderColor: color(one.color),
+      return {label: one.name, data: values, order: 1, borderWidth: 1, borderColor: color(one.edge),
               backgroundColor: one.hatch ? hatch(one.color, one.hatch) : color(one.color)};
     const reach = context => context.chart.chartArea ? 0.45 * context.chart.chartArea.width / values.length : 20;
     return {type: 'line', label: one.name, data: values, order: 0, showLine: false, pointStyle: 'line', pointRadius: reach,
@@ -257,11 +258,12 @@
     const known = points.filter(point => point.value !== null).sort((a, b) => a.value - b.value);
     if (known.length === 0) return null;
     const slow = known[0], fast = known[known.length - 1];
-    const place = point => `${valueText(point.value, unit)} ${unit} at ${sizeText(point.cluster)}`;
+    const short = unit === 'GB/s' ? ' GB/s' : '/s';
+    const place = point => `${valueText(point.value, unit)}${short} at ${sizeText(point.cluster)}`;
     const shares = known.filter(point => point.plain && valueOf(point.plain)).map(point => point.value / valueOf(point.plain));
     const beside = shares.length === 0 || encryption === 'none' ? '–'
-      : `${percent(Math.min(...shares))} to ${percent(Math.max(...shares))}`;
-    return [operation, ENCRYPTIONS[encryption], place(fast), place(slow), percent(slow.value / fast.value), beside];
+      : `${Math.round(100 * Math.min(...shares))}–${percent(Math.max(...shares))}`;
+    return [`${operation}, ${ENCRYPTIONS[encryption]}`, percent(slow.value / fast.value), beside, place(fast), place(slow)];
   }
   // How far the rounds of one figure lie apart, in the middle of all figures.
   function noiseText() {
@@ -273,13 +275,13 @@
   }
   function fillGlance() {
     document.getElementById('glance-note').textContent =
-      'Of cofre: where it is fastest and slowest, how much is left in the worst place, and how an encrypted image compares with a plain one of the same cluster size.' +
+      'Of cofre: what the slowest cluster size leaves of the speed of the fastest, how an encrypted image compares with a plain one of the same cluster size, and where it is fastest and slowest.' +
       noiseText();
     const rows = operations.flatMap(operation => encryptions.map(encryption => glanceRow(operation, encryption)))
       .filter(row => row !== null)
       .map(([first, ...cells]) => [first, ...cells.map(text => element('td', {}, text))]);
     document.getElementById('glance').replaceWith(table('glance',
-      ['Operation', 'Encryption', 'Fastest', 'Slowest', 'Slowest ÷ fastest', 'Encrypted ÷ plain'], rows));
+      ['Operation', 'Slowest ÷ fastest', 'Encrypted ÷ plain', 'Fastest', 'Slowest'], rows));
   }
 
   // ---- how it was measured
