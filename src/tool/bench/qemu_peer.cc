@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "tool/bench/child.h"
@@ -72,6 +75,28 @@ double QemuPeer::convert(const std::string& secret, const std::string& source,
                          .arguments = {"convert", "--object", secret, "-n", "-W", "-m", "16", "-t", "unsafe",
                                        "--image-opts", "--target-image-opts", source, target}})
       .seconds;
+}
+
+double QemuPeer::send_plain(const job::RequestLoad& load, const std::string& image) const {
+  std::vector<std::string> arguments = {"bench",
+                                        "-t",
+                                        "unsafe",
+                                        "-c",
+                                        std::to_string(load.count),
+                                        "-d",
+                                        std::to_string(load.in_flight),
+                                        "-s",
+                                        std::to_string(load.request_bytes),
+                                        "-S",
+                                        std::to_string(load.step_bytes)};
+  if (load.write) arguments.insert(arguments.end(), {"-w", "--pattern=1"});
+  arguments.insert(arguments.end(), {"--image-opts", image});
+  const ChildResult result = run_child_well({.program = qemu_img_, .arguments = std::move(arguments)});
+  constexpr std::string_view kBefore = "Run completed in ";
+  const size_t at = result.output.find(kBefore);
+  if (at == std::string::npos)
+    fail(ErrorKind::kIo, "'{} bench' does not tell how long it took: {}", qemu_img_, result.output);
+  return std::strtod(result.output.c_str() + at + kBefore.size(), nullptr);
 }
 
 double QemuPeer::send(const job::RequestLoad& load, const std::string& secret, const std::string& image,

@@ -1,9 +1,9 @@
-// QEMU's tools at the work of a sweep: qemu-img converts; qemu-io reads and writes, because `qemu-img bench`
-// takes no secret and so opens no encrypted image.
+// QEMU's tools at the work of a sweep: qemu-img converts, and `qemu-img bench` reads and writes plain images.
+// It takes no secret and so opens no encrypted image: there qemu-io reads and writes.
 //
-// qemu-io gets the same requests as cofre in the same order, asynchronous, at most kMostInFlight at once. Its
-// own work a command (parsing, a fresh buffer) is measured with the same commands on a null device, to be
-// taken off.
+// Both get the same requests as cofre in the same order. qemu-io's are asynchronous, at most kMostInFlight at
+// once; its own work a command (parsing, a fresh buffer) is measured with the same commands on a null device,
+// to be taken off.
 #pragma once
 
 #include <string>
@@ -22,8 +22,11 @@ class QemuPeer {
 
   const std::string& version() const noexcept { return version_; }
 
-  // All give the seconds of the whole process. `secret` is an --object, images are lists of options that name
-  // it. `commands_path` is a file to be written. Throw Error.
+  // By `qemu-img bench`: the seconds from the first request to the end of the last, in whole milliseconds.
+  double send_plain(const job::RequestLoad& load, const std::string& image) const;
+
+  // All others give the seconds of the whole process. `secret` is an --object, images are lists of options
+  // that name it. `commands_path` is a file to be written. Throw Error.
   double convert(const std::string& secret, const std::string& source, const std::string& target) const;
   double send(const job::RequestLoad& load, const std::string& secret, const std::string& image,
               const std::string& commands_path) const;

@@ -24,6 +24,10 @@ constexpr std::string_view kPassphrase = "as good as any other";
 // The time that a passphrase costs is not what is measured: as little of it as LUKS permits.
 constexpr std::string_view kIterTimeOption = "encrypt.iter-time=1";
 
+constexpr const char* kOurs = "cofre";
+constexpr const char* kQemuImg = "qemu-img";
+constexpr const char* kQemuIo = "qemu-io";
+
 constexpr const char* kSource = "source.raw";
 constexpr const char* kImage = "image.qcow2";
 constexpr const char* kPassphraseFile = "passphrase";
@@ -141,7 +145,7 @@ class Sweep {
     SweepFigure figure = {.operation = operation,
                           .encryption = kind.encryption,
                           .cluster_bytes = kind.cluster_bytes,
-                          .program = "cofre",
+                          .program = kOurs,
                           .seconds = {},
                           .overhead_seconds = {},
                           .bytes = request_.size_bytes};
@@ -152,19 +156,22 @@ class Sweep {
     }
     figures_.push_back(figure);
     if (peer_ == nullptr) return;
-    figure.program = operation == BenchOperation::kConvert ? "qemu-img" : "qemu-io";
+    figure.program = operation == BenchOperation::kConvert || kind.encryption == "none" ? kQemuImg : kQemuIo;
     figures_.push_back(figure);
   }
 
   // What qemu-io spends on its commands alone.
   void measure_overheads() {
     for (const BenchOperation operation : request_.operations) {
-      if (peer_ == nullptr || operation == BenchOperation::kConvert) continue;
+      const bool used = std::any_of(figures_.begin(), figures_.end(), [&](const SweepFigure& figure) {
+        return figure.operation == operation && figure.program == kQemuIo;
+      });
+      if (!used) continue;
       note("what qemu-io's commands cost");
       const double seconds =
           peer_->send_to_null(load_of(operation, request_.size_bytes), scratch_.path(kCommands));
       for (SweepFigure& figure : figures_)
-        if (figure.operation == operation && figure.program != "cofre")
+        if (figure.operation == operation && figure.program == kQemuIo)
           figure.overhead_seconds.push_back(seconds);
     }
   }
@@ -197,10 +204,11 @@ class Sweep {
   }
 
   double time(const SweepFigure& figure, const Kind& kind) {
-    const bool ours = figure.program == "cofre";
+    const bool ours = figure.program == kOurs;
     if (figure.operation == BenchOperation::kConvert)
       return ours ? convert(kind) : peer_->convert(secret_object(), source_options(), image_options(kind));
     job::RequestLoad load = load_of(figure.operation, request_.size_bytes);
+    if (figure.program == kQemuImg) return peer_->send_plain(load, image_options(kind));
     if (!ours) return peer_->send(load, secret_object(), image_options(kind), scratch_.path(kCommands));
     load.progress.cancelled = interrupted;
     return lanes_.run(send(lanes_, image_options(kind), load, secrets_));
@@ -281,7 +289,9 @@ bool is_scattered(BenchOperation operation) noexcept {
 std::optional<double> SweepFigure::typical_seconds() const {
   const double overhead = overhead_seconds.empty() ? 0 : median(overhead_seconds);
   const double rest = median(seconds) - overhead;
-  return rest > 0 ? std::optional(rest) : std::nullopt;
+  // Less of it would be a difference of noises.
+  const double least = overhead / 2;
+  return rest > least ? std::optional(rest) : std::nullopt;
 }
 
 job::RequestLoad load_of(BenchOperation operation, uint64_t size_bytes) {
