@@ -16,8 +16,6 @@
 #include "base/error.h"
 #include "tool/interrupt.h"
 
-extern char** environ;
-
 namespace cofre::tool {
 namespace {
 

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/units.h"
 #include "io/lanes.h"
 #include "job/request_load.h"
 #include "tool/bench/qemu_peer.h"
@@ -42,8 +43,8 @@ struct SweepRequest {
   uint64_t size_bytes = 0;  // of the images; a multiple of kBenchSizeUnit, kMaxBenchSize at most
   unsigned rounds = 3;
 };
-inline constexpr uint64_t kBenchSizeUnit = 1024 * 1024;
-inline constexpr uint64_t kMaxBenchSize = uint64_t{1} << 40;
+inline constexpr uint64_t kBenchSizeUnit = kMiB;
+inline constexpr uint64_t kMaxBenchSize = kTiB;
 
 // One program at one operation on one kind of image.
 struct SweepFigure {
