@@ -12,7 +12,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
-    bench) echo "--kernel --turns --output -h --help" ;;
+    bench) echo "--kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q -h --help" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
   esac
 }
@@ -24,6 +24,10 @@ _cofre_values() {
     *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
     *:-T | convert:-t | io:-t | io:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
+    bench:--cluster-size) echo "512 4k 64k 2M" ;;
+    bench:--encrypt) echo "none aes luks" ;;
+    bench:--op) echo "convert read write randread randwrite" ;;
+    bench:--vs) echo "qemu-img" ;;
     bench:--kernel) echo "portable aesni vaes256 vaes512 armv8" ;;
     check:-r | check:--repair) echo "leaks all" ;;
     io:-d | io:--discard) echo "unmap ignore" ;;
@@ -44,7 +48,7 @@ _cofre() {
   if [[ -n $values ]]; then
     COMPREPLY=($(compgen -W "$values" -- "$word"))
   elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
-    COMPREPLY=($(compgen -W "crypto --help" -- "$word"))
+    COMPREPLY=($(compgen -W "crypto image --help" -- "$word"))
   elif [[ $word == -* ]]; then
     COMPREPLY=($(compgen -W "$(_cofre_options "$command")" -- "$word"))
   else

@@ -15,8 +15,9 @@ struct Subject {
   CommandFunction function;
 };
 
-constexpr std::array<Subject, 1> kSubjects = {{
+constexpr std::array<Subject, 2> kSubjects = {{
     {"crypto", "the AES kernels beside the limit of the processor, OpenSSL and libgcrypt", run_bench_crypto},
+    {"image", "images of different cluster sizes, plain and encrypted, beside qemu-img", run_bench_image},
 }};
 
 std::string names() {

@@ -1,12 +1,11 @@
 // cofre bench crypto: the AES kernels beside the limit of the processor, OpenSSL and libgcrypt.
+#include "tool/bench_crypto.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "crypto/aes/select.h"
-#include "crypto/measure/report.h"
 #include "image/describe.h"
 #include "tool/command_line.h"
 #include "tool/interrupt.h"
@@ -32,10 +31,7 @@ void declare(CommandLine& line, BenchCryptoArguments& into) {
 
 std::vector<const crypto::AesKernel*> kernels_to_measure(const std::optional<std::string>& name) {
   if (name) return {&crypto::aes_kernel_named(*name, crypto::cpu_features())};
-  std::vector<const crypto::AesKernel*> kernels;
-  for (const crypto::AesKernel* kernel : crypto::aes_kernels())
-    if (has_all(crypto::cpu_features(), kernel->needs)) kernels.push_back(kernel);
-  return kernels;
+  return usable_kernels();
 }
 
 // Throws Error kCancelled after Ctrl-C. A line on standard error when that is a terminal.
@@ -71,15 +67,22 @@ ordered_json row_json(const crypto::SpeedRow& row) {
           {"speeds", std::move(figures)}};
 }
 
-ordered_json report_json(const crypto::SpeedReport& report) {
+}  // namespace
+
+std::vector<const crypto::AesKernel*> usable_kernels() {
+  std::vector<const crypto::AesKernel*> kernels;
+  for (const crypto::AesKernel* kernel : crypto::aes_kernels())
+    if (has_all(crypto::cpu_features(), kernel->needs)) kernels.push_back(kernel);
+  return kernels;
+}
+
+ordered_json speed_json(const crypto::SpeedReport& report) {
   ordered_json limits = ordered_json::array();
   for (const crypto::LimitFigure& limit : report.limits) limits.push_back(limit_json(limit));
   ordered_json rows = ordered_json::array();
   for (const crypto::SpeedRow& row : report.rows) rows.push_back(row_json(row));
   return {{"limits", std::move(limits)}, {"runs", std::move(rows)}};
 }
-
-}  // namespace
 
 int run_bench_crypto(const Session& session, const std::vector<std::string>& arguments) {
   constexpr uint64_t kMostTurns = 10000;
@@ -95,7 +98,7 @@ int run_bench_crypto(const Session& session, const std::vector<std::string>& arg
   const crypto::SpeedReport report =
       crypto::measure_aes(kernels_to_measure(given.kernel), crypto::all_speed_cases(), effort, show_progress);
   if (json)
-    fmt::print("{}\n", image::print_json(report_json(report)));
+    fmt::print("{}\n", image::print_json(speed_json(report)));
   else
     fmt::print("{}", crypto::speed_text(report));
   return 0;

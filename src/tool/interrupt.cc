@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <climits>
@@ -13,15 +14,21 @@ namespace {
 
 std::atomic<int> received_signal = 0;
 std::atomic<int> heeding = 0;
-std::atomic<bool> path_set = false;
-std::array<char, PATH_MAX> temporary_path = {};
+
+constexpr size_t kMostPaths = 8;
+using Path = std::array<char, PATH_MAX>;
+std::array<Path, kMostPaths> temporary_paths = {};
+std::atomic<size_t> path_count = 0;  // may be more than kMostPaths
 
 // Async-signal-safe.
 void on_signal(int signal) {
   int none = 0;
   const bool first = received_signal.compare_exchange_strong(none, signal);
   if (first && heeding.load(std::memory_order_relaxed) > 0) return;
-  if (path_set.load(std::memory_order_acquire)) ::unlink(temporary_path.data());
+  for (size_t i = std::min(path_count.load(std::memory_order_acquire), kMostPaths); i > 0; --i) {
+    const char* path = temporary_paths[i - 1].data();
+    if (::unlink(path) != 0) ::rmdir(path);
+  }
   ::_exit(128 + signal);
 }
 
@@ -57,13 +64,18 @@ HeedingSignals::~HeedingSignals() {
 }
 
 RemoveOnSignal::RemoveOnSignal(const std::string& path) {
-  if (path.empty() || path.size() >= temporary_path.size()) return;
-  std::memcpy(temporary_path.data(), path.c_str(), path.size() + 1);
-  path_set.store(true, std::memory_order_release);
+  const size_t place = path_count.load(std::memory_order_relaxed);
+  if (place < kMostPaths) {
+    Path& into = temporary_paths[place];
+    const size_t length = path.size() < into.size() ? path.size() : 0;
+    std::memcpy(into.data(), path.data(), length);
+    into[length] = '\0';
+  }
+  path_count.store(place + 1, std::memory_order_release);
 }
 
 RemoveOnSignal::~RemoveOnSignal() {
-  path_set.store(false, std::memory_order_release);
+  path_count.fetch_sub(1, std::memory_order_release);
 }
 
 }  // namespace cofre::tool

@@ -1,6 +1,6 @@
 // Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP): the first one asks running jobs to stop, so that they
-// clean up. A second one, or the first where nothing looks out for it, removes the temporary file and ends
-// the program at once.
+// clean up. A second one, or the first where nothing looks out for it, removes temporary files and ends the
+// program at once.
 #pragma once
 
 #include <string>
@@ -22,8 +22,9 @@ class HeedingSignals {
   HeedingSignals& operator=(const HeedingSignals&) = delete;
 };
 
-// The file that a signal removes when it ends the program, while this lives. One at a time. Nothing to remove
-// when the path is empty.
+// The file or empty folder that a signal removes when it ends the program, while this lives; nothing when the
+// path is empty. Of several (eight at most; more are left) the youngest goes first. Made and destroyed on one
+// thread, the last one first.
 class RemoveOnSignal {
  public:
   explicit RemoveOnSignal(const std::string& path);

@@ -31,5 +31,6 @@ int run_witness(const Session& session, const std::vector<std::string>& argument
 
 // What `bench` measures: commands of their own.
 int run_bench_crypto(const Session& session, const std::vector<std::string>& arguments);
+int run_bench_image(const Session& session, const std::vector<std::string>& arguments);
 
 }  // namespace cofre::tool

@@ -11,7 +11,7 @@ COMPAT_DIR = os.environ.get("COFRE_COMPAT_DIR") or os.path.join(os.path.dirname(
 SOURCE_DIR = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMANDS = ["create", "convert", "info", "check", "compare", "map", "doctor", "io", "bench", "witness"]
 # Commands whose options are those of what stands after their name.
-SUBJECTS = {"bench": ["crypto"]}
+SUBJECTS = {"bench": ["crypto", "image"]}
 
 
 class ProgramCase(unittest.TestCase):
