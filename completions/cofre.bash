@@ -32,7 +32,7 @@ _cofre_values() {
     check:-r | check:--repair) echo "leaks all" ;;
     io:-d | io:--discard) echo "unmap ignore" ;;
     *:--object) echo "secret,id=" ;;
-    create:-o | convert:-o) echo "help encrypt.format=luks cluster_size= preallocation=" ;;
+    create:-o | convert:-o) echo "help encrypt.format=luks cluster_size= compression_type= preallocation=" ;;
   esac
 }
 

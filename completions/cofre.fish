@@ -35,7 +35,7 @@ complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Pr
 complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
-complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= preallocation=' -d 'Options of the format'
+complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
 complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
 
 # create
@@ -53,7 +53,7 @@ complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of t
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
 complete -c cofre -n '__cofre_is convert' -s W -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
-complete -c cofre -n '__cofre_is convert' -s c -d 'Compress: not supported'
+complete -c cofre -n '__cofre_is convert' -s c -d 'Store clusters compressed'
 complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
 
 # info

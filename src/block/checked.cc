@@ -38,6 +38,7 @@ class CheckedDevice final : public Device {
     check_write(offset, source.size());
     require(source.size() <= limits().max_write_bytes, "a write longer than max_write_bytes", offset,
             source.size());
+    if (flags.compressed) check_compressed(offset, source.size());
     const InFlight guard(in_flight_);
     const uint64_t before = fingerprint(source);
     co_await inner_->write(offset, source, flags);
@@ -103,6 +104,13 @@ class CheckedDevice final : public Device {
             length);
     require(range_within(offset, length, extends ? INT64_MAX : length_bytes()), "a request past the end",
             offset, length);
+  }
+  void check_compressed(uint64_t offset, uint64_t length) const {
+    const uint32_t unit = limits().compressed_unit_bytes;
+    require(unit != 0, "a compressed write to a device without", offset, length);
+    require(is_aligned(offset, unit), "an unaligned offset of a compressed write", offset, length);
+    require(is_aligned(length, unit) || offset + length == length_bytes(),
+            "an unaligned length of a compressed write", offset, length);
   }
   void check_write(uint64_t offset, uint64_t length) const { check(offset, length, limits().growable); }
 

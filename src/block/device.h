@@ -40,6 +40,9 @@ struct Limits {
   uint32_t memory_alignment = 1;         // buffers aligned so are not copied; others work too
   uint32_t discard_alignment = 1;        // smaller pieces of a discard may be ignored
   uint64_t preferred_bytes = 64 * 1024;  // requests of this size (or multiples), so aligned, are cheapest
+  // Writes with the flag `compressed` consist of whole units of this size, or end at length_bytes(). 0: there
+  // are none.
+  uint32_t compressed_unit_bytes = 0;
   uint64_t max_write_bytes = UINT32_MAX & ~uint64_t{4095};
   bool read_only = false;
   bool growable = false;
@@ -48,6 +51,7 @@ struct Limits {
 
 struct WriteFlags {
   bool fua = false;          // durable when the request completes
+  bool compressed = false;   // write: store each unit compressed, where that makes it shorter
   bool may_unmap = false;    // write_zeroes: may release the space below
   bool no_fallback = false;  // write_zeroes: fail with kUnsupported rather than write zero bytes
   bool reserve = false;      // write_zeroes: make sure now that there is space for later writes

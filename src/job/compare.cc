@@ -1,6 +1,7 @@
 #include "job/compare.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -19,6 +20,13 @@ namespace cofre::job {
 namespace {
 
 constexpr uint64_t kChunkBytes = kMiB;
+constexpr uint64_t kLargestChunkBytes = 2 * kMiB;
+
+// Clusters are read whole: compressed ones would be decompressed again for every piece.
+uint64_t chunk_bytes(const Concatenation& a, const Concatenation& b) {
+  const uint64_t preferred = std::max(a.preferred_bytes(), b.preferred_bytes());
+  return std::max(kChunkBytes, std::bit_floor(std::min(preferred, kLargestChunkBytes)));
+}
 
 // The first sector in which the two differ; `a` and `b` have one length and do differ.
 uint64_t first_difference(ConstBytes a, ConstBytes b) noexcept {
@@ -41,13 +49,14 @@ class CompareJob {
       : a_(a),
         b_(b),
         options_(options),
+        chunk_bytes_(chunk_bytes(a, b)),
         control_("the comparison", std::max(a.length_bytes(), b.length_bytes()), options.progress),
-        plan_(a, b, std::max(a.length_bytes(), b.length_bytes()), kChunkBytes, options.strict, control_),
+        plan_(a, b, std::max(a.length_bytes(), b.length_bytes()), chunk_bytes_, options.strict, control_),
         list_(control_, plan_) {}
 
   // Nothing: identical.
   io::task<std::optional<CompareStop>> run(const std::vector<io::Reactor*>& lanes) {
-    const unsigned workers = worker_count(options_.parallel, lanes.size(), 2 * kChunkBytes);
+    const unsigned workers = worker_count(options_.parallel, lanes.size(), 2 * chunk_bytes_);
     io::TaskGroup group;
     for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[lane_of_worker(i, lanes.size())], work());
     co_await group.join();
@@ -90,8 +99,8 @@ class CompareJob {
       note({.offset = chunk.offset + *at, .outcome = CompareOutcome::kContentMismatch});
   }
 
-  static io::task<void> fill(const Concatenation& from, const CompareChunk& chunk, AlignedBuffer& buffer) {
-    if (!buffer) buffer = AlignedBuffer(kChunkBytes);
+  io::task<void> fill(const Concatenation& from, const CompareChunk& chunk, AlignedBuffer& buffer) const {
+    if (!buffer) buffer = AlignedBuffer(chunk_bytes_);
     return from.read(chunk.offset, buffer.bytes().first(chunk.length));
   }
 
@@ -117,6 +126,7 @@ class CompareJob {
   const Concatenation& a_;
   const Concatenation& b_;
   const CompareOptions& options_;
+  const uint64_t chunk_bytes_;
   JobControl control_;
   ComparePlan plan_;
   WorkList<CompareChunk, ComparePlan> list_;

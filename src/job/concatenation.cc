@@ -25,6 +25,8 @@ Concatenation::Concatenation(std::vector<block::Device*> devices, block::Device*
     spans_.push_back({device, padded_, length});
     length_ = padded_ + length;
     padded_ = align_up<uint64_t>(length_, kSectorBytes);
+    for (const block::Device* layer = device; layer != nullptr; layer = layer->backing())
+      preferred_ = std::max(preferred_, layer->limits().preferred_bytes);
   }
 }
 

@@ -22,6 +22,9 @@ class Concatenation {
   uint64_t length_bytes() const noexcept { return length_; }
   uint64_t padded_bytes() const noexcept { return padded_; }
 
+  // The largest of what the devices, and those below them, prefer.
+  uint64_t preferred_bytes() const noexcept { return preferred_; }
+
   struct Piece {
     uint64_t end = 0;           // the piece is [the offset asked for, end)
     bool left_to_base = false;  // no layer above the base decides
@@ -47,6 +50,7 @@ class Concatenation {
   block::Device* base_;
   uint64_t length_ = 0;
   uint64_t padded_ = 0;
+  uint64_t preferred_ = 0;
 };
 
 }  // namespace cofre::job

@@ -55,17 +55,25 @@ uint64_t zeros_written_below(const block::Device& target, const ConvertOptions& 
   return target.backing() != nullptr ? target.backing()->length_bytes() : UINT64_MAX;
 }
 
+// Compressed clusters are stored or left out whole, as qemu-img has it, whatever -S says.
+uint64_t sparse_block(const block::Limits& limits, const ConvertOptions& options) {
+  const uint64_t grain = zero_grain(limits);
+  return sparse_block(options.compressed ? grain : options.sparse_bytes, grain);
+}
+
 ConvertRules make_rules(const Concatenation& source, const block::Device& target,
                         const ConvertOptions& options) {
   const block::Limits& limits = target.limits();
   const uint64_t grain = zero_grain(limits);
-  const uint64_t block = sparse_block(options.sparse_bytes, grain);
-  const uint64_t chunk =
-      std::max(kChunkBytes, std::bit_floor(std::min(limits.preferred_bytes, kLargestGrainBytes)));
+  const uint64_t block = sparse_block(limits, options);
+  // A source's clusters are read whole: compressed ones would be decompressed again for every piece.
+  const uint64_t preferred = std::max(limits.preferred_bytes, source.preferred_bytes());
+  const uint64_t chunk = std::max(kChunkBytes, std::bit_floor(std::min(preferred, kLargestGrainBytes)));
   return {.end = end_of_job(source, target, options),
           .chunk_bytes = div_ceil(chunk, block) * block,
           .zero_grain = grain,
           .request_grain = limits.request_alignment,
+          .base_grain = options.compressed ? grain : limits.request_alignment,
           // Only zeros found by single grains come back as zeros when they were read with data.
           .least_hole_bytes = block == grain ? kLeastHoleBytes : 1,
           .holes_are_data = options.sparse_bytes == 0,
@@ -80,7 +88,7 @@ class ConvertJob {
         target_(target),
         options_(options),
         rules_(make_rules(source, target, options)),
-        blocks_{sparse_block(options.sparse_bytes, rules_.zero_grain), rules_.zero_grain, rules_.end},
+        blocks_{sparse_block(target.limits(), options), rules_.zero_grain, rules_.end},
         control_("the conversion", rules_.end, options.progress),
         plan_(source, rules_, control_),
         list_(control_, plan_),
@@ -88,7 +96,7 @@ class ConvertJob {
 
   io::task<ConvertStats> run(const std::vector<io::Reactor*>& lanes) {
     const auto start = std::chrono::steady_clock::now();
-    const unsigned workers = worker_count(options_.parallel, lanes.size(), rules_.chunk_bytes);
+    const unsigned workers = worker_count(options_.parallel, lanes.size(), worker_bytes());
     io::TaskGroup group;
     for (unsigned i = 0; i < workers; ++i) group.spawn_on(*lanes[lane_of_worker(i, lanes.size())], work());
     co_await group.join();
@@ -102,6 +110,9 @@ class ConvertJob {
   }
 
  private:
+  // A chunk as it is read; compressed, it is twice more in memory at most, to be packed and to be written.
+  uint64_t worker_bytes() const noexcept { return rules_.chunk_bytes * (options_.compressed ? 3 : 1); }
+
   io::task<void> work() {
     std::exception_ptr failure;
     try {
@@ -174,11 +185,22 @@ class ConvertJob {
     co_return false;
   }
 
+  // How much of a write goes compressed: the whole units. What is left ends within the target's last one, and
+  // goes too, or the sources end before the target does.
+  uint64_t compressed_bytes(uint64_t offset, uint64_t length) const noexcept {
+    if (!options_.compressed) return 0;
+    const bool to_the_end = offset + length == target_.length_bytes();
+    return to_the_end ? length : align_down<uint64_t>(length, target_.limits().compressed_unit_bytes);
+  }
+
   io::task<void> write_bytes(uint64_t offset, ConstBytes bytes) {
     const uint64_t most = align_down(target_.limits().max_write_bytes, rules_.request_grain);
+    uint64_t compressed = compressed_bytes(offset, bytes.size());
     while (!bytes.empty()) {
-      const uint64_t count = std::min<uint64_t>(bytes.size(), most);
-      co_await target_.write(offset, bytes.first(count));
+      const bool compress = compressed > 0;
+      const uint64_t count = std::min<uint64_t>(compress ? compressed : bytes.size(), most);
+      co_await target_.write(offset, bytes.first(count), {.compressed = compress});
+      compressed -= compress ? count : 0;
       written_ += count;
       offset += count;
       bytes = bytes.subspan(count);
@@ -207,6 +229,11 @@ void check_request(const std::vector<block::Device*>& sources, const ConvertOpti
     fail(ErrorKind::kInvalidArgument, "a base makes no sense with {} sources to be joined", sources.size());
 }
 
+void check_compression(const block::Device& target, const ConvertOptions& options) {
+  if (options.compressed && target.limits().compressed_unit_bytes == 0)
+    fail(ErrorKind::kUnsupported, "'{}' cannot store anything compressed", target.name());
+}
+
 void check_lengths(const Concatenation& source, const block::Device& target) {
   if (target.length_bytes() >= source.length_bytes()) return;
   fail(ErrorKind::kInvalidArgument,
@@ -221,6 +248,7 @@ io::task<ConvertStats> convert_on(std::vector<io::Reactor*> lanes, std::vector<b
   check_request(sources, options);
   const Concatenation source(std::move(sources), options.source_base);
   check_lengths(source, target);
+  check_compression(target, options);
   ConvertJob job(source, target, options);
   co_return co_await job.run(lanes);
 }

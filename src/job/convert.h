@@ -25,6 +25,7 @@ struct ConvertOptions {
   bool target_reads_zero =
       false;  // the target is new: where it has no backing file, zeros need not be written
   bool target_has_backing = false;  // what is not written shows the backing file: zeros are written over it
+  bool compressed = false;          // the target stores compressed what that makes shorter
   bool zero_tail = false;    // a target longer than the sources: zero the rest too (else it is left alone)
   unsigned parallel = 0;     // chunks in flight (-m); 0: chosen by the number of lanes
   bool out_of_order = true;  // false: the target is written one request at a time, in rising order
@@ -45,7 +46,7 @@ struct ConvertStats {
 // with zeros, and bytes behind that are left alone, as qemu-img does, or zeroed (zero_tail). Does not flush
 // or close. The first error of a device stops everything and is thrown; the target then holds part of the
 // copy. Cancelled: Error kCancelled. Throws Error kInvalidArgument for no source at all, or a base with more
-// than one.
+// than one, kUnsupported for a target that cannot compress and shall.
 io::task<ConvertStats> convert(io::Lanes& lanes, std::vector<block::Device*> sources, block::Device& target,
                                ConvertOptions options);
 

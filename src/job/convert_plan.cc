@@ -50,7 +50,7 @@ io::task<void> ConvertPlan::load_run(uint64_t offset) {
 
 ConvertPlan::Inner ConvertPlan::inner_of(const Run& run, uint64_t position) const noexcept {
   if (run.content == Content::kData) return {};
-  const uint64_t grain = run.content == Content::kZero ? rules_.zero_grain : rules_.request_grain;
+  const uint64_t grain = run.content == Content::kZero ? rules_.zero_grain : rules_.base_grain;
   Inner inner{std::max(align_up(run.start, grain), position),
               run.end == rules_.end ? run.end : align_down(run.end, grain)};
   const uint64_t least = run.content == Content::kZero ? rules_.least_hole_bytes : 1;

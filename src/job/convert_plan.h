@@ -24,6 +24,7 @@ struct ConvertRules {
   uint64_t zero_grain =
       1;  // the target zeroes or leaves out whole grains (clusters); a divisor of chunk_bytes
   uint64_t request_grain = 1;     // the target's request_alignment; a divisor of zero_grain
+  uint64_t base_grain = 1;        // what is left to the base is whole ones of these; a divisor of zero_grain
   uint64_t least_hole_bytes = 1;  // a shorter zero piece between data is read with it, in one request
   bool holes_are_data = false;    // zeros are copied as any bytes
   // Zeros are written before this offset only: behind it the target reads as zero already.

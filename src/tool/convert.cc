@@ -65,7 +65,7 @@ void declare(CommandLine& line, ConvertArguments& into) {
   line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
   line.flag("-W", into.out_of_order, "Taken for compatibility: the target is always written out of order");
   line.flag("-C", into.copy_offloading, "Taken for compatibility: has no effect");
-  line.flag("-c", into.compressed, "Compress: not supported");
+  line.flag("-c", into.compressed, "Store each cluster compressed, where that makes it shorter (qcow2 only)");
   line.flag("-p", into.percent, "Show progress in percent");
   line.flag("-q", into.quiet, "Print nothing but errors");
   line.flag("--stats", into.stats, "Tell on standard error which AES kernel ran, and how fast");
@@ -75,8 +75,6 @@ void declare(CommandLine& line, ConvertArguments& into) {
 
 void check_arguments(const CommandLine& line, const ConvertArguments& given) {
   if (given.names.size() < 2) line.fail_usage("must specify a source and a target image file name");
-  if (given.compressed)
-    fail(ErrorKind::kUnsupported, "-c: compressed clusters can be read but not written; convert without -c");
   if (!given.existing_target && given.target_image_opts)
     line.fail_usage("--target-image-opts requires use of -n flag");
   if (!given.existing_target && given.target_is_zero)
@@ -148,6 +146,30 @@ bool new_target_reads_zero(const image::CreatePlan& plan, const image::TargetFil
   return !mapped || (!plan.encrypted() && !target.in_place());
 }
 
+// qemu-img's refusals, and why.
+void check_compression(image::Format format) {
+  if (format == image::Format::kQcow2) return;
+  fail(ErrorKind::kUnsupported,
+       "Compression not supported for this file format: -c needs qcow2, and the target is {}",
+       image::format_name(format));
+}
+
+void check_compression(const image::CreatePlan& plan) {
+  check_compression(plan.format);
+  if (plan.encrypted())
+    fail(ErrorKind::kUnsupported,
+         "Compression and encryption not supported at the same time: compressed clusters would be stored in "
+         "plain text");
+  if (plan.settings.preallocation != qcow2::Preallocation::kOff)
+    fail(ErrorKind::kUnsupported,
+         "Compression and preallocation not supported at the same time: nobody knows how long compressed "
+         "clusters will be");
+  if (plan.settings.qcow2.data_file)
+    fail(ErrorKind::kUnsupported,
+         "Compression not supported with a data file: clusters lie there at their own offsets, in full "
+         "length");
+}
+
 uint64_t parse_sparse_size(const std::string& text) {
   const uint64_t bytes = image::parse_size(text, "sparse size");
   if (bytes % kSectorBytes != 0)
@@ -159,6 +181,7 @@ uint64_t parse_sparse_size(const std::string& text) {
 job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay& progress) {
   job::ConvertOptions options;
   options.sparse_bytes = parse_sparse_size(given.sparse);
+  options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
   options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
   options.progress.cancelled = interrupted;
@@ -207,6 +230,7 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
   refuse_source_as_target(sources, given.names.back());
   const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
+  if (given.compressed) check_compression(plan);
   if (const auto& data_file = plan.settings.qcow2.data_file)
     refuse_source_as_target(sources, image::resolve_beside(plan.path, *data_file));
   note_legacy_encryption(run.session, plan);
@@ -250,6 +274,7 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
                                         .exclusive = true,
                                         .cache = image::parse_cache_mode(given.target_cache),
                                         .secrets = &run.secrets});
+  if (given.compressed) check_compression(target.top().format);
   if (target.device->length_bytes() < total_bytes(sources))
     fail(ErrorKind::kInvalidArgument, "the target '{}' is smaller ({} bytes) than the source ({} bytes)",
          text, target.device->length_bytes(), total_bytes(sources));

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/aligned_buffer.h"
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "image/describe.h"
@@ -174,6 +175,7 @@ class Filling {
 };
 
 void check_write_options(const CommandWords& words) {
+  if (words.has('f') && words.has('c')) throw BadCommand("-f and -c cannot be specified at the same time");
   if (words.has('z') + words.has('P') + words.has('s') > 1)
     throw BadCommand("Only one of -z, -P, and -s can be specified at the same time");
   for (const char option : {'u', 'n'}) {
@@ -182,12 +184,26 @@ void check_write_options(const CommandWords& words) {
   }
 }
 
+void check_compressed(const IoTarget& target, Range range) {
+  const block::Device& device = *target.image.device;
+  const uint64_t unit = device.limits().compressed_unit_bytes;
+  if (unit == 0)
+    fail(ErrorKind::kUnsupported,
+         "'{}' cannot hold compressed clusters: that takes a qcow2 image without encryption and data file",
+         device.name());
+  const uint64_t end = range.offset + range.length;
+  if (!is_aligned(range.offset, unit) || (!is_aligned(end, unit) && end != device.length_bytes()))
+    fail(ErrorKind::kInvalidArgument, "compressed writes consist of whole clusters of {} bytes", unit);
+}
+
 io::task<void> write_bytes(IoTarget& target, const CommandWords& words, Range range, const Filling& filling) {
+  const block::WriteFlags flags = {.fua = words.has('f'), .compressed = words.has('c')};
+  if (flags.compressed) check_compressed(target, range);
   AlignedBuffer buffer(std::clamp<uint64_t>(range.length, 1, kPieceBytes));
   for (uint64_t at = 0; at < range.length; at += kPieceBytes) {
     const Bytes piece = buffer.bytes().first(std::min(kPieceBytes, range.length - at));
     filling.fill(piece, at);
-    co_await target.image.device->write(range.offset + at, piece, {.fua = words.has('f')});
+    co_await target.image.device->write(range.offset + at, piece, flags);
   }
 }
 
@@ -335,6 +351,7 @@ io::task<bool> run_help(IoTarget&, const std::vector<std::string>& words) {
 
 constexpr std::string_view kReadOptions = "CpqvP:s:l:";
 constexpr std::string_view kWriteOptions = "CfnpquzP:s:";
+constexpr std::string_view kOneWriteOptions = "cCfnpquzP:s:";
 
 constexpr IoCommand kCommands[] = {
     {"abort", "", "", "end the program at once, as a crash would", "", run_abort},
@@ -354,10 +371,10 @@ constexpr IoCommand kCommands[] = {
     {"readv", "", "[-Cqv] [-P pattern] off len [len..]", "read bytes", kReadOptions, run_readv},
     {"sleep", "", "milliseconds", "wait", "", run_sleep},
     {"truncate", "t", "off", "change the size of the disk", "", run_truncate},
-    {"write", "w", "[-Cfnquz] [-P pattern | -s source_file] off len",
+    {"write", "w", "[-cCfnquz] [-P pattern | -s source_file] off len",
      "write bytes of a pattern (0xcd); -z zeros, -u and may release the space, -n and only if that is fast; "
-     "-f durable",
-     kWriteOptions, run_write},
+     "-f durable; -c compressed",
+     kOneWriteOptions, run_write},
     {"writev", "", "[-Cfq] [-P pattern] off len [len..]", "write bytes", kWriteOptions, run_writev},
 };
 

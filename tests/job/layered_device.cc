@@ -47,10 +47,11 @@ io::task<void> LayeredDevice::read(uint64_t offset, Bytes destination) {
   co_await io::yield();
 }
 
-io::task<void> LayeredDevice::change(uint64_t offset, uint64_t length, const std::byte* source) {
+io::task<void> LayeredDevice::change(uint64_t offset, uint64_t length, const std::byte* source,
+                                     bool compressed) {
   {
     const std::lock_guard lock(mutex_);
-    writes_.push_back({offset, length, source == nullptr});
+    writes_.push_back({offset, length, source == nullptr, compressed});
     most_writes_ = std::max(most_writes_, ++writes_now_);
   }
   co_await io::yield();
@@ -64,8 +65,8 @@ io::task<void> LayeredDevice::change(uint64_t offset, uint64_t length, const std
   co_await io::yield();
 }
 
-io::task<void> LayeredDevice::write(uint64_t offset, ConstBytes source, block::WriteFlags) {
-  return change(offset, source.size(), source.data());
+io::task<void> LayeredDevice::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
+  return change(offset, source.size(), source.data(), flags.compressed);
 }
 
 io::task<void> LayeredDevice::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {

@@ -57,6 +57,7 @@ class LayeredDevice final : public block::Device {
     uint64_t offset;
     uint64_t length;
     bool zero;
+    bool compressed;
   };
   const std::vector<Request>& writes() const noexcept { return writes_; }  // as they started
   uint64_t bytes_read() const noexcept { return bytes_read_; }
@@ -65,7 +66,7 @@ class LayeredDevice final : public block::Device {
 
  private:
   void fail_if_asked(Kind kind, uint64_t offset);
-  io::task<void> change(uint64_t offset, uint64_t length, const std::byte* source);
+  io::task<void> change(uint64_t offset, uint64_t length, const std::byte* source, bool compressed = false);
 
   std::string name_;
   block::Limits limits_;

@@ -50,6 +50,7 @@ block::Limits limits_over(const block::Limits& below, bool read_only) {
   limits.request_alignment = std::max(below.request_alignment, kSectorBytes);
   limits.discard_alignment = std::max(below.discard_alignment, limits.request_alignment);
   limits.preferred_bytes = std::max(below.preferred_bytes, kChunkBytes);
+  limits.compressed_unit_bytes = 0;
   limits.max_write_bytes = block::Limits{}.max_write_bytes;  // requests are cut into chunks here
   limits.read_only = below.read_only || read_only;
   limits.growable = below.growable && !limits.read_only;

@@ -99,6 +99,18 @@ inline CompressedPlace compressed_place(uint64_t word, uint32_t cluster_bits) no
   return {offset, (additional_sectors + 1) * kSectorBytes - (offset & (kSectorBytes - 1))};
 }
 
+// Compressed clusters start below this host offset: their descriptor has no room for more.
+constexpr uint64_t compressed_offset_limit(uint32_t cluster_bits) noexcept {
+  return uint64_t{1} << (62 - (cluster_bits - 8));
+}
+
+// The entry of a cluster whose compressed bytes, at least one and fewer than a cluster has, start at
+// `offset`.
+constexpr L2Entry compressed_entry(uint64_t offset, uint64_t length_bytes, uint32_t cluster_bits) noexcept {
+  const uint64_t additional_sectors = (offset + length_bytes - 1) / kSectorBytes - offset / kSectorBytes;
+  return {kCompressedFlag | additional_sectors << (62 - (cluster_bits - 8)) | offset, 0};
+}
+
 // Refcounts are 1 to 64 bits wide; below 8 bits they are packed from the least significant bit up.
 inline uint64_t load_refcount(const std::byte* slice, uint64_t index, uint32_t order) noexcept {
   switch (order) {

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "crypto/secret.h"
 #include "format/qcow2/at_home.h"
+#include "format/qcow2/compressed_write.h"
 #include "format/qcow2/state.h"
 
 namespace cofre::qcow2 {
@@ -84,6 +85,9 @@ State::State(std::unique_ptr<block::Device> file_in, Header header_in, const Ope
   limits.memory_alignment = file->limits().memory_alignment;
   limits.discard_alignment = static_cast<uint32_t>(cluster_bytes());
   limits.preferred_bytes = std::max<uint64_t>(cluster_bytes(), 64 * kKiB);
+  // Compressed clusters are never encrypted, and never lie in a data file.
+  if (header.crypt_method == CryptMethod::kNone && !header.external_data())
+    limits.compressed_unit_bytes = static_cast<uint32_t>(cluster_bytes());
   limits.read_only = options.read_only;
 }
 
@@ -228,10 +232,45 @@ io::task<void> Image::read(uint64_t offset, Bytes destination) {
   co_await at_home(*state_, state_->read_range(lane, offset, destination));
 }
 
+namespace {
+
+void require_compressible(const State& state, uint64_t offset, uint64_t length) {
+  if (state.header.crypt_method != CryptMethod::kNone)
+    fail(ErrorKind::kUnsupported, "'{}' is encrypted, and compressed clusters would be stored in plain text",
+         state.name);
+  if (state.header.external_data())
+    fail(ErrorKind::kUnsupported,
+         "'{}' keeps its data in an external file, which cannot hold compressed clusters", state.name);
+  const uint64_t unit = state.cluster_bytes();
+  if (!is_aligned(offset, unit) || (!is_aligned(length, unit) && offset + length != state.length_bytes))
+    fail(ErrorKind::kInvalidArgument,
+         "'{}': compressed writes consist of whole clusters of {} bytes: {} bytes at offset {} do not",
+         state.name, unit, length, offset);
+}
+
+io::task<void> write_compressed(State& state, uint64_t offset, ConstBytes source) {
+  require_compressible(state, offset, source.size());
+  io::Reactor& lane = *io::Reactor::current();
+  while (!source.empty()) {
+    const ConstBytes part = source.first(std::min(source.size(), CompressedWrite::longest(state)));
+    CompressedWrite write(state, lane, offset, part);
+    write.compress();
+    co_await at_home(state, changing(state, write.store()));
+    offset += part.size();
+    source = source.subspan(part.size());
+  }
+}
+
+}  // namespace
+
 io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   state_->require_access(/*to_write=*/true, offset, source.size());
-  io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, changing(*state_, state_->write_range(lane, offset, source)));
+  if (flags.compressed) {
+    co_await write_compressed(*state_, offset, source);
+  } else {
+    io::Reactor& lane = *io::Reactor::current();
+    co_await at_home(*state_, changing(*state_, state_->write_range(lane, offset, source)));
+  }
   if (flags.fua) co_await flush();
 }
 

@@ -41,6 +41,7 @@ io::task<void> Refcounts::load_table(bool tolerant) {
 io::task<void> Refcounts::reload(bool tolerant) {
   cache_.clear();
   first_maybe_free_ = 0;
+  open_at_ = 0;
   fresh_from_ = align_up(file_.length_bytes(), header_.cluster_bytes());
   co_await load_table(tolerant);
 }
@@ -91,7 +92,7 @@ io::task<void> Refcounts::adjust(uint64_t host_offset, uint64_t clusters, int64_
              "'{}': the cluster at offset {} has more references than {}-bit refcounts can tell",
              file_.name(), (cluster + i) << header_.cluster_bits, header_.refcount_bits());
       store_refcount(slice->bytes.data(), at.index + i, header_.refcount_order, now);
-      if (now == 0) first_maybe_free_ = std::min(first_maybe_free_, cluster + i);
+      if (now == 0) note_free(cluster + i);
     }
     cache_.mark_dirty(*slice);
     cluster += here;
@@ -171,22 +172,39 @@ io::task<ClusterRun> Refcounts::allocate_exactly(uint64_t clusters) {
   return take(clusters, /*shorter=*/false);
 }
 
-io::task<ClusterRun> Refcounts::allocate_at(uint64_t host_offset, uint64_t most) {
-  const uint64_t first = host_offset >> header_.cluster_bits;
-  ClusterRun run{host_offset, 0, host_offset >= fresh_from_};
-  while (true) {
-    run.clusters = 0;
-    while (run.clusters < most) {
-      const uint64_t more = co_await count_free(first + run.clusters, most - run.clusters);
-      if (more == 0) break;
-      run.clusters += more;
+// Whoever takes the cluster next may put anything there: no compressed bytes are added to it any more.
+void Refcounts::note_free(uint64_t cluster) noexcept {
+  first_maybe_free_ = std::min(first_maybe_free_, cluster);
+  if (open_at_ >> header_.cluster_bits == cluster) open_at_ = 0;
+}
+
+io::task<uint64_t> Refcounts::open_room() {
+  const uint64_t room = align_up(open_at_, header_.cluster_bytes()) - open_at_;
+  if (room == 0) co_return 0;
+  const uint64_t references = co_await get(open_at_ >> header_.cluster_bits);
+  co_return references < max_refcount(header_.refcount_order) ? room : 0;
+}
+
+io::task<uint64_t> Refcounts::allocate_bytes(uint64_t length) {
+  const uint64_t room = co_await open_room();
+  uint64_t start = open_at_;
+  if (length > room) {
+    const ClusterRun next = co_await allocate(1);
+    if (room == 0 || next.host_offset != start + room) start = next.host_offset;
+    if (start >= compressed_offset_limit(header_.cluster_bits)) {
+      co_await adjust(next.host_offset, 1, -1);
+      fail(ErrorKind::kNoSpace, "'{}': compressed clusters cannot lie at host offset {} and behind",
+           file_.name(), compressed_offset_limit(header_.cluster_bits));
     }
-    if (run.clusters == 0) co_return run;
-    if (!co_await ensure_blocks(first, run.clusters)) break;
   }
-  co_await adjust(host_offset, run.clusters, +1);
-  note_taken(run);
-  co_return run;
+  // A cluster just taken counts this reference already.
+  if (room > 0 && start == open_at_) co_await adjust(start, 1, +1);
+  open_at_ = start + length;
+  co_return start;
+}
+
+void Refcounts::start_sector() noexcept {
+  open_at_ = align_up<uint64_t>(open_at_, kSectorBytes);
 }
 
 io::task<bool> Refcounts::ensure_blocks(uint64_t first_cluster, uint64_t clusters) {

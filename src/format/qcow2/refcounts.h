@@ -38,8 +38,14 @@ class Refcounts {
   io::task<ClusterRun> allocate(uint64_t most);
   // Takes exactly `clusters` in one run.
   io::task<ClusterRun> allocate_exactly(uint64_t clusters);
-  // Takes clusters from `host_offset` on as long as they are free, at most `most`; may be none.
-  io::task<ClusterRun> allocate_at(uint64_t host_offset, uint64_t most);
+
+  // Takes bytes for one compressed cluster (at least one, fewer than a cluster has) and gives their host
+  // offset: right behind those taken last where that can be. So compressed clusters share host clusters, each
+  // of which counts one reference for every compressed cluster that touches it. Throws Error kNoSpace where
+  // no descriptor could name them.
+  io::task<uint64_t> allocate_bytes(uint64_t length);
+  // The bytes taken next start a sector, which is theirs alone.
+  void start_sector() noexcept;
 
   const DiskTable& table() const noexcept { return table_; }
   DiskTable& table() noexcept { return table_; }
@@ -71,6 +77,10 @@ class Refcounts {
   io::task<void> grow_table(uint64_t entries_needed);
   io::task<void> write_header_table_fields(uint64_t offset, uint32_t clusters);
   void note_taken(const ClusterRun& run) noexcept;
+  void note_free(uint64_t cluster) noexcept;
+  // The bytes of the cluster that open_at_ points into from there on, if one more reference to it can be
+  // told.
+  io::task<uint64_t> open_room();
   void check_host_limit(uint64_t cluster) const;
 
   block::Device& file_;
@@ -80,7 +90,9 @@ class Refcounts {
   DiskTable table_;
   uint64_t first_maybe_free_ = 0;  // no free cluster lies before this one
   uint64_t fresh_from_ = 0;        // bytes
-  uint64_t reserved_first_ = 0;    // clusters promised to a table that is being made
+  // Where the compressed bytes taken last end; at a cluster's start: that cluster is not taken yet.
+  uint64_t open_at_ = 0;
+  uint64_t reserved_first_ = 0;  // clusters promised to a table that is being made
   uint64_t reserved_end_ = 0;
   bool broken_ = false;
 };

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,13 @@ struct Run {
   uint64_t compressed_word = 0;
 
   bool in_place() const noexcept { return storage == Storage::kNormal && copied; }
+};
+
+// What is wanted of one compressed cluster.
+struct CompressedPart {
+  CompressedPlace place;
+  uint64_t offset_in_cluster;
+  Bytes destination;
 };
 
 struct State {
@@ -74,7 +82,8 @@ struct State {
   io::task<void> read_stored(uint64_t guest, HostOffset host, Bytes destination);
   io::task<void> write_stored(uint64_t guest, HostOffset host, ConstBytes source);
   io::task<void> read_backing(uint64_t guest, Bytes destination);
-  io::task<void> read_compressed(uint64_t word, uint64_t offset_in_cluster, Bytes destination);
+  // Reads the parts with as few requests as their places allow.
+  io::task<void> read_compressed(std::span<const CompressedPart> parts);
   // Maps and moves; starts on the home lane and returns there, moving bytes on `lane`.
   io::task<void> read_range(io::Reactor& lane, uint64_t guest, Bytes destination);
 
@@ -144,6 +153,10 @@ struct State {
   io::task<void> make_l2_table(uint64_t l1_index);
   io::task<void> copy_l2_table(uint64_t l1_index);
   io::task<void> release_retired();
+  uint64_t collect_compressed(const Run& first, uint64_t guest, Bytes destination,
+                              std::vector<CompressedPart>& parts);
+  void check_place(CompressedPlace place) const;
+  void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
   io::task<void> discard_cluster(uint64_t offset);
 };

@@ -15,6 +15,9 @@ namespace {
 // Transferred and ciphered at a time: short enough for a core's own caches, long enough that writers seldom
 // wait for each other (file systems let one write at a time into a file).
 constexpr uint64_t kPieceBytes = kMiB;
+// Compressed clusters that are read together, and the bytes read at once for them.
+constexpr size_t kMostParts = 64;
+constexpr uint64_t kJoinedBytes = kMiB;
 
 }  // namespace
 
@@ -64,56 +67,90 @@ io::task<void> State::read_backing(uint64_t guest, Bytes destination) {
   if (there < destination.size()) std::memset(destination.data() + there, 0, destination.size() - there);
 }
 
-// Compressed clusters are never encrypted, whatever the header says (checked: see docs/format/qcow2.md).
-io::task<void> State::read_compressed(uint64_t word, uint64_t offset_in_cluster, Bytes destination) {
-  const CompressedPlace place = compressed_place(word, header.cluster_bits);
+// The compressed clusters from `guest` on that are read together, and how many bytes of the guest they are.
+uint64_t State::collect_compressed(const Run& first, uint64_t guest, Bytes destination,
+                                   std::vector<CompressedPart>& parts) {
+  std::optional<Run> run = first;
+  uint64_t count = 0;
+  while (run && run->storage == Storage::kCompressed) {
+    parts.push_back({compressed_place(run->compressed_word, header.cluster_bits),
+                     (guest + count) % cluster_bytes(), destination.subspan(count, run->length_bytes)});
+    count += run->length_bytes;
+    if (count == destination.size() || parts.size() == kMostParts) break;
+    run = try_lookup(guest + count, destination.size() - count);
+  }
+  return count;
+}
+
+void State::check_place(CompressedPlace place) const {
   if (place.offset >= file->length_bytes())
     fail_corrupt(fmt::format(
         "a compressed cluster lies at host offset {}, past the end of the file (is it truncated?)",
         place.offset));
-  // The last sector may be cut off by the end of the file; the decoder knows where its stream ends.
-  const uint64_t first = align_down<uint64_t>(place.offset, kSectorBytes);
-  AlignedBuffer stored(place.offset + place.length_bytes - first);
-  const uint64_t there = std::min<uint64_t>(stored.size(), file->length_bytes() - first);
-  co_await file->read(first, stored.bytes().first(there));
-  const ConstBytes stream =
-      ConstBytes(stored.bytes()).subspan(place.offset - first, there - (place.offset - first));
-  const auto decode = [&](Bytes cluster) {
-    if (!decompress(header.compression_type, stream, cluster))
-      fail_corrupt(
-          fmt::format("the compressed cluster at host offset {} cannot be decompressed", place.offset));
-  };
-  if (offset_in_cluster == 0 && destination.size() == cluster_bytes()) {
-    decode(destination);
-    co_return;
+}
+
+void State::decode(const CompressedPart& part, ConstBytes stream) const {
+  const bool whole = part.destination.size() == cluster_bytes();
+  AlignedBuffer cluster(whole ? 0 : cluster_bytes());
+  if (!decompress(header.compression_type, stream, whole ? part.destination : cluster.bytes()))
+    fail_corrupt(
+        fmt::format("the compressed cluster at host offset {} cannot be decompressed", part.place.offset));
+  if (!whole)
+    std::memcpy(part.destination.data(), cluster.data() + part.offset_in_cluster, part.destination.size());
+}
+
+// Compressed clusters are never encrypted, whatever the header says (checked: see docs/format/qcow2.md).
+io::task<void> State::read_compressed(std::span<const CompressedPart> parts) {
+  while (!parts.empty()) {
+    const uint64_t first = align_down<uint64_t>(parts[0].place.offset, kSectorBytes);
+    uint64_t end = first;
+    size_t count = 0;  // of the parts that lie in one run of sectors, in rising order
+    for (const CompressedPart& part : parts) {
+      check_place(part.place);
+      const uint64_t part_end = part.place.offset + part.place.length_bytes;
+      const bool joins =
+          part.place.offset >= first && part.place.offset <= end && part_end - first <= kJoinedBytes;
+      if (count > 0 && !joins) break;
+      end = std::max(end, part_end);
+      ++count;
+    }
+    // The last sector may be cut off by the end of the file; the decoder knows where its stream ends.
+    end = std::min(end, file->length_bytes());
+    AlignedBuffer stored(end - first);
+    co_await file->read(first, stored.bytes());
+    for (const CompressedPart& part : parts.first(count)) {
+      const uint64_t at = part.place.offset - first;
+      decode(part, std::as_const(stored).bytes().subspan(
+                       at, std::min(part.place.length_bytes, stored.size() - at)));
+    }
+    parts = parts.subspan(count);
   }
-  AlignedBuffer cluster(cluster_bytes());
-  decode(cluster.bytes());
-  std::memcpy(destination.data(), cluster.data() + offset_in_cluster, destination.size());
 }
 
 io::task<void> State::read_range(io::Reactor& lane, uint64_t guest, Bytes destination) {
   while (!destination.empty()) {
     std::optional<Run> known = try_lookup(guest, destination.size());
     const Run run = known ? *known : co_await lookup(guest, destination.size());
-    const Bytes part = destination.first(run.length_bytes);
+    uint64_t count = run.length_bytes;
     Retired::Transfer transfer = retired.begin();
     if (reads_zero(run)) {
-      std::memset(part.data(), 0, part.size());
+      std::memset(destination.data(), 0, count);
     } else {
+      std::vector<CompressedPart> parts;
+      if (run.storage == Storage::kCompressed) count = collect_compressed(run, guest, destination, parts);
       co_await io::enter(lane);
       if (run.storage == Storage::kNormal) {
-        co_await read_stored(guest, run.host, part);
+        co_await read_stored(guest, run.host, destination.first(count));
       } else if (run.storage == Storage::kCompressed) {
-        co_await read_compressed(run.compressed_word, guest % cluster_bytes(), part);
+        co_await read_compressed(parts);
       } else {
-        co_await read_backing(guest, part);
+        co_await read_backing(guest, destination.first(count));
       }
       transfer.end();
       co_await io::enter(home);
     }
-    guest += part.size();
-    destination = destination.subspan(part.size());
+    guest += count;
+    destination = destination.subspan(count);
   }
 }
 

@@ -155,6 +155,7 @@ std::vector<Shape> crash_shapes() {
   add("clusters of 512", 9, 256 * kKiB);
   add("clusters of 512 with wide refcounts", 9, 256 * kKiB).create.refcount_order = 6;
   add("clusters of 4096", 12, 256 * kKiB);
+  add("clusters of 4096 with narrow refcounts", 12, 256 * kKiB).create.refcount_order = 1;
   add("lazy refcounts", 9, 256 * kKiB).create.lazy_refcounts = true;
   add("subclusters", 14, 512 * kKiB).create.extended_l2 = true;
   add("version 2", 10, 256 * kKiB).create.version = 2;

@@ -36,6 +36,10 @@ io::task<void> shaky_part(Image& image) {
   co_await image.flush();
   co_await image.discard(256 * kKiB, 64 * kKiB);
   co_await image.write(400 * kKiB, ConstBytes(twos).first(32 * kKiB));
+  co_await image.write(320 * kKiB, ConstBytes(twos).first(64 * kKiB), {.compressed = true});
+  co_await image.write(352 * kKiB, ConstBytes(twos).first(16 * kKiB), {.compressed = true});
+  co_await image.flush();
+  co_await image.write(320 * kKiB, ConstBytes(twos).first(48 * kKiB));
   co_await image.resize(kSize + 64 * kKiB);
 }
 

@@ -2,6 +2,8 @@
 // its own, parts that share clusters and tables.
 #include "io/lanes.h"
 
+#include <algorithm>
+
 #include "block/checked.h"
 #include "io/sync.h"
 #include "support.h"
@@ -19,11 +21,24 @@ struct Client {
   std::mt19937_64 random;
 };
 
+// The whole clusters of a range that this client may write compressed; empty if there are none.
+std::span<std::byte> whole_clusters(const Image& image, std::span<std::byte> part, uint64_t& offset) {
+  const uint64_t bytes = image.limits().compressed_unit_bytes;
+  if (bytes == 0) return {};
+  const uint64_t first = (offset + bytes - 1) / bytes * bytes;
+  const uint64_t last = (offset + part.size()) / bytes * bytes;
+  if (first >= last) return {};
+  const uint64_t skipped = first - offset;
+  offset = first;
+  return part.subspan(skipped, last - first);
+}
+
 io::task<void> one_request(Image& image, Client& client) {
   const uint64_t sectors = client.model.size() / kSector;
   const uint64_t first = client.random() % sectors;
-  const uint64_t count = std::min(client.random() % 60 + 1, sectors - first);
-  const uint64_t offset = client.begin + first * kSector;
+  const uint64_t count =
+      std::min(client.random() % (client.random() % 8 == 0 ? 300 : 60) + 1, sectors - first);
+  uint64_t offset = client.begin + first * kSector;
   const std::span<std::byte> part = std::span(client.model).subspan(first * kSector, count * kSector);
   switch (client.random() % 8) {
     case 0:
@@ -38,6 +53,16 @@ io::task<void> one_request(Image& image, Client& client) {
       std::vector<std::byte> now(part.size());
       co_await image.read(offset, now);
       EXPECT_TRUE(std::ranges::equal(now, part)) << "at " << offset;
+      break;
+    }
+    case 4: {
+      const std::span<std::byte> clusters = whole_clusters(image, part, offset);
+      if (clusters.empty()) break;
+      std::ranges::fill(clusters, static_cast<std::byte>(client.random()));
+      if (client.random() % 4 == 0)
+        std::generate(clusters.begin(), clusters.end(),
+                      [&] { return static_cast<std::byte>(client.random()); });
+      co_await image.write(offset, clusters, {.compressed = true});
       break;
     }
     default:

@@ -62,13 +62,37 @@ ModelRig::Request ModelRig::random_request() {
   request.offset = random_() % model_.size() / unit * unit;
   request.length = std::min((random_() % most / unit + 1) * unit, model_.size() - request.offset);
   if (request.kind == Kind::kWrite) {
-    request.bytes.resize(request.length);
-    for (uint64_t at = 0; at < request.length; at += kSector) {
-      const uint64_t value = random_() | 1;
-      for (uint64_t i = 0; i < kSector; i += 8) std::memcpy(request.bytes.data() + at + i, &value, 8);
-    }
+    if (compresses() && random_() % 4 == 0) make_compressed(request);
+    fill(request);
   }
   return request;
+}
+
+bool ModelRig::compresses() const {
+  return shape_.create.encryption == CryptMethod::kNone && !shape_.create.data_file;
+}
+
+// Some whole clusters, or up to the disk's end.
+void ModelRig::make_compressed(Request& request) {
+  request.flags.compressed = true;
+  request.offset = request.offset / cluster_bytes() * cluster_bytes();
+  request.length = std::min((random_() % (random_() % 8 == 0 ? 40 : 4) + 1) * cluster_bytes(),
+                            model_.size() - request.offset);
+}
+
+// Each sector repeats eight bytes of its own, which compresses; of some compressed writes, every other
+// cluster does not.
+void ModelRig::fill(Request& request) {
+  request.bytes.resize(request.length);
+  const bool noisy = request.flags.compressed && random_() % 3 == 0;
+  for (uint64_t at = 0; at < request.length; at += kSector) {
+    uint64_t value = random_() | 1;
+    const bool noise = noisy && at / cluster_bytes() % 2 == 0;
+    for (uint64_t i = 0; i < kSector; i += 8) {
+      std::memcpy(request.bytes.data() + at + i, &value, 8);
+      if (noise) value = random_();
+    }
+  }
 }
 
 // A discard of whole clusters reads as zero in version 3; in version 2 if nothing is below.
@@ -259,6 +283,13 @@ std::vector<Shape> all_shapes() {
   add_data_files(shapes);
   shapes.push_back(shape_of("version 2", 12, kMiB));
   shapes.back().create.version = 2;
+  shapes.push_back(shape_of("zstd", 12, kMiB + 5 * kSector));
+  shapes.back().create.compression_type = CompressionType::kZstd;
+  shapes.push_back(shape_of("zstd in subclusters over backing", 16, 3 * kMiB + kSector, 2));
+  shapes.back().create.compression_type = CompressionType::kZstd;
+  shapes.back().create.extended_l2 = true;
+  shapes.back().backing_bytes = kMiB;
+  shapes.push_back(shape_of("refcounts of 2 bits", 12, kMiB, 1));
   shapes.push_back(shape_of("lazy refcounts", 9, kMiB));
   shapes.back().create.lazy_refcounts = true;
   shapes.push_back(shape_of("many small clusters", 9, 12 * kMiB, 6));  // grows its refcount table

@@ -72,6 +72,9 @@ class ModelRig {
   io::task<void> perform(const Request& request);
 
  private:
+  bool compresses() const;
+  void make_compressed(Request& request);
+  void fill(Request& request);
   uint64_t cluster_bytes() const { return uint64_t{1} << shape_.create.cluster_bits; }
   void settle(const std::vector<Request>& requests);
   bool sector_agrees(const Request& request, uint64_t sector, ConstBytes now) const;
