@@ -279,9 +279,8 @@ io::task<void> LuksContainer::flush() {
 
 io::task<block::Extent> LuksContainer::map(uint64_t offset, uint64_t length) {
   const uint64_t end = length_bytes();
-  co_return block::Extent{.length_bytes = std::min(length, end - std::min(end, offset)),
-                          .allocated = true,
-                          .data = true};
+  co_return block::Extent{
+      .length_bytes = std::min(length, end - std::min(end, offset)), .allocated = true, .data = true};
 }
 
 io::task<void> LuksContainer::resize_sparse(uint64_t length) {

@@ -37,8 +37,8 @@ class LuksContainer final : public block::Device {
   static io::task<std::unique_ptr<LuksContainer>> open_locked(std::unique_ptr<block::Device> storage);
   // Makes a volume whose payload has `size_bytes`, rounded up to whole sectors: a growable storage is cut or
   // extended to fit, another one must be large enough. Only the header area is written.
-  static io::task<Luks1Volume> format(block::Device& storage, Luks1CreateOptions options, ConstBytes passphrase,
-                                      uint64_t size_bytes);
+  static io::task<Luks1Volume> format(block::Device& storage, Luks1CreateOptions options,
+                                      ConstBytes passphrase, uint64_t size_bytes);
   // The same, and opens it for writing.
   static io::task<std::unique_ptr<LuksContainer>> create(std::unique_ptr<block::Device> storage,
                                                          Luks1CreateOptions options, ConstBytes passphrase,

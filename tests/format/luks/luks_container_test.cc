@@ -260,14 +260,14 @@ TEST_F(Container, PassesFuaAndFlushDown) {
 
 // Reads and writes of several chunks meet a storage that fails at each of them in turn.
 TEST_F(Container, ErrorsInTheMiddleComeOut) {
-  create(2 * kMiB);
-  const std::vector<std::byte> plain = random_bytes(2 * kMiB);
+  create(8 * kMiB);
+  const std::vector<std::byte> plain = random_bytes(8 * kMiB);
   for (size_t good = 0; good < 8; ++good) {
     const std::unique_ptr<LuksContainer> writer = open(storage(good));
     expect_error(ErrorKind::kIo, "failed", [&] { run(writer->write(0, plain)); });
     constexpr size_t kReadsToOpen = 2;
     const std::unique_ptr<LuksContainer> reader = open(storage(kReadsToOpen + good, true));
-    expect_error(ErrorKind::kIo, "failed", [&] { read(*reader, 0, 2 * kMiB); });
+    expect_error(ErrorKind::kIo, "failed", [&] { read(*reader, 0, 8 * kMiB); });
   }
   run(open(storage(8))->write(0, plain));
   EXPECT_EQ(read_all(*open()), plain);
