@@ -126,9 +126,12 @@ void Refcounts::check_host_limit(uint64_t cluster) const {
 io::task<ClusterRun> Refcounts::find_free(uint64_t from, uint64_t want, bool shorter) {
   uint64_t start = from;
   uint64_t found = 0;
+  bool all_taken_before = from == first_maybe_free_;
   while (found < want) {
     check_host_limit(start + found);
     const uint64_t more = co_await count_free(start + found, want - found);
+    if (more > 0 && all_taken_before) first_maybe_free_ = start;
+    all_taken_before = all_taken_before && more == 0;
     found += more;
     if (more > 0) continue;  // the run may go on in the next slice
     if (found > 0 && shorter) break;
@@ -156,8 +159,7 @@ io::task<ClusterRun> Refcounts::take(uint64_t want, bool shorter) {
     const ClusterRun run = co_await find_free(first_maybe_free_, want, shorter);
     const uint64_t first = run.host_offset >> header_.cluster_bits;
     if (co_await ensure_blocks(first, run.clusters))
-      continue;                              // a new block may have taken these very clusters
-    if (shorter) first_maybe_free_ = first;  // all before it are taken
+      continue;  // a new block may have taken these very clusters
     co_await adjust(run.host_offset, run.clusters, +1);
     note_taken(run);
     co_return run;
