@@ -98,6 +98,9 @@ FileDevice::FileDevice(std::string path, int fd, const FileOptions& options)
   if (fstat(fd_, &about) != 0) fail_errno(errno, "cannot stat '{}'", path_);
   if (S_ISDIR(about.st_mode)) fail(ErrorKind::kInvalidArgument, "'{}' is a directory, not an image", path_);
   is_block_device_ = S_ISBLK(about.st_mode);
+  if (!options_.read_only && !is_block_device_ && !S_ISREG(about.st_mode))
+    fail(ErrorKind::kInvalidArgument,
+         "'{}' is neither a file nor a block device: no image can be written to it", path_);
   length_ = claimed_end_ = current_length();
   residence_ = residence_of(fd_, options_);
   if (options_.direct) {

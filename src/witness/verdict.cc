@@ -104,6 +104,8 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
       cpu.aesni ? " although the CPU has AES-NI" : "");
   if (watched < present) sentence += fmt::format(". {} of them could not be watched", present - watched);
   if (report.generated_code) sentence += ". Code that the program generated was not examined";
+  if (report.end && (report.end->exit_code != 0 || report.end->signal != 0))
+    sentence += ". The program failed, perhaps before it came to any: see its own messages";
   return sentence;
 }
 

@@ -113,6 +113,10 @@ TEST_P(File, MapShowsHoles) {
   EXPECT_LT(*file->allocated_bytes(), 2 * kMiB);
 }
 
+TEST_P(File, ACharacterDeviceTakesNoImage) {
+  EXPECT_EQ(error_of([&] { FileDevice::open("/dev/null", {}); }).kind(), ErrorKind::kInvalidArgument);
+}
+
 TEST_P(File, MapSeesHolesMadeInKnownData) {
   auto file = FileDevice::create(path_, {});
   run(file->write(0, filled(4 * kMiB, 1)));

@@ -93,6 +93,9 @@ TEST(Verdict, ANothingThatIsNotSureSaysSo) {
   report.generated_code = true;
   EXPECT_THAT(verdict(report, kAllOfIt), HasSubstr("6 of them could not be watched"));
   EXPECT_THAT(verdict(report, kAllOfIt), HasSubstr("generated"));
+  EXPECT_THAT(verdict(report, kAllOfIt), Not(HasSubstr("failed")));
+  report.end = ProcessEnd{.exit_code = 1};
+  EXPECT_THAT(verdict(report, kAllOfIt), HasSubstr("The program failed"));
 }
 
 TEST(Verdict, AKeyScheduleIsNoEncryption) {
