@@ -1,7 +1,6 @@
 #include "job/compare.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -18,15 +17,6 @@
 
 namespace cofre::job {
 namespace {
-
-constexpr uint64_t kChunkBytes = kMiB;
-constexpr uint64_t kLargestChunkBytes = 2 * kMiB;
-
-// Clusters are read whole: compressed ones would be decompressed again for every piece.
-uint64_t chunk_bytes(const Concatenation& a, const Concatenation& b) {
-  const uint64_t preferred = std::max(a.preferred_bytes(), b.preferred_bytes());
-  return std::max(kChunkBytes, std::bit_floor(std::min(preferred, kLargestChunkBytes)));
-}
 
 // The first sector in which the two differ; `a` and `b` have one length and do differ.
 uint64_t first_difference(ConstBytes a, ConstBytes b) noexcept {
@@ -49,7 +39,7 @@ class CompareJob {
       : a_(a),
         b_(b),
         options_(options),
-        chunk_bytes_(chunk_bytes(a, b)),
+        chunk_bytes_(chunk_bytes_for(std::max(a.preferred_bytes(), b.preferred_bytes()))),
         control_("the comparison", std::max(a.length_bytes(), b.length_bytes()), options.progress),
         plan_(a, b, std::max(a.length_bytes(), b.length_bytes()), chunk_bytes_, options.strict, control_),
         list_(control_, plan_) {}

@@ -22,7 +22,6 @@
 namespace cofre::job {
 namespace {
 
-constexpr uint64_t kChunkBytes = kMiB;
 constexpr uint64_t kLargestGrainBytes = 2 * kMiB;
 constexpr uint64_t kLargestSparseBytes = 16 * kMiB;
 // A hole shorter than this costs more as a chunk's end than as zeros read and found again.
@@ -66,9 +65,7 @@ ConvertRules make_rules(const Concatenation& source, const block::Device& target
   const block::Limits& limits = target.limits();
   const uint64_t grain = zero_grain(limits);
   const uint64_t block = sparse_block(limits, options);
-  // A source's clusters are read whole: compressed ones would be decompressed again for every piece.
-  const uint64_t preferred = std::max(limits.preferred_bytes, source.preferred_bytes());
-  const uint64_t chunk = std::max(kChunkBytes, std::bit_floor(std::min(preferred, kLargestGrainBytes)));
+  const uint64_t chunk = chunk_bytes_for(std::max(limits.preferred_bytes, source.preferred_bytes()));
   return {.end = end_of_job(source, target, options),
           .chunk_bytes = div_ceil(chunk, block) * block,
           .zero_grain = grain,

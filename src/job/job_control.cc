@@ -1,6 +1,7 @@
 #include "job/job_control.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -50,6 +51,11 @@ std::vector<io::Reactor*> all_lanes(io::Lanes& lanes) {
   std::vector<io::Reactor*> all;
   for (unsigned i = 0; i < lanes.count(); ++i) all.push_back(&lanes.lane(i));
   return all;
+}
+
+uint64_t chunk_bytes_for(uint64_t preferred_bytes) noexcept {
+  constexpr uint64_t kLargestChunkBytes = 2 * kMiB;
+  return std::max(kMiB, std::bit_floor(std::min(preferred_bytes, kLargestChunkBytes)));
 }
 
 unsigned worker_count(unsigned wanted, size_t lanes, uint64_t worker_bytes) {

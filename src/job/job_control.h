@@ -42,6 +42,9 @@ class JobControl {
 
 std::vector<io::Reactor*> all_lanes(io::Lanes& lanes);
 
+// What a worker takes at a time, from devices that prefer that size: a megabyte, or whole clusters if they
+// are larger, for a compressed one would be decompressed again for every piece.
+uint64_t chunk_bytes_for(uint64_t preferred_bytes) noexcept;
 // How many workers a job gets on `lanes`, each holding `worker_bytes` of buffers. `wanted` 0: a fit number.
 unsigned worker_count(unsigned wanted, size_t lanes, uint64_t worker_bytes);
 // The lane of a worker: one of every so many is at home, the others are spread over the other lanes. The home
