@@ -6,6 +6,7 @@
 #include "format/qcow2/check_bitmaps.h"
 #include "format/qcow2/check_context.h"
 #include "format/qcow2/check_l2.h"
+#include "format/qcow2/read_ahead.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -55,8 +56,7 @@ class Walk {
 
   void count_ranges() {
     for (const RangeSum::Range& range : references_.sum())
-      for (uint64_t cluster = range.begin; cluster < range.end; ++cluster)
-        context_.counts.add(cluster, range.weight);
+      context_.counts.add_run(range.begin, range.end - range.begin, range.weight);
   }
 
   // ---- L1 tables ----
@@ -169,20 +169,32 @@ class Walk {
     } catch (const Error& error) {
       trouble = error.what();
     }
-    context_.incomplete = true;
-    context_.unreadable(1, fmt::format("the {} at offset {} cannot be read: {}", what, offset, trouble));
+    unreadable(offset, what, trouble);
     co_return false;
   }
 
+  void unreadable(uint64_t offset, const char* what, const std::string& trouble) {
+    context_.incomplete = true;
+    context_.unreadable(1, fmt::format("the {} at offset {} cannot be read: {}", what, offset, trouble));
+  }
+
   io::task<void> walk_l2_tables() {
-    AlignedBuffer table(cluster_bytes());
     L2Check check(context_);
-    uint64_t done = 0;
-    for (const TableUse& use : context_.l2_tables) {
-      context_.step(done++, context_.l2_tables.size());
-      if (!co_await try_read(use.offset, table.bytes(), "L2 table")) continue;
-      if (check.table(use, table.bytes())) co_await state_.file->write(use.offset, table.bytes());
-    }
+    const std::vector<TableUse>& tables = context_.l2_tables;
+    co_await read_ahead(
+        {.file = *state_.file,
+         .item_bytes = cluster_bytes(),
+         .count = tables.size(),
+         .lane = context_.options.reader},
+        [&](size_t i) { return tables[i].offset; },
+        [&](size_t i, Bytes table, const std::string& trouble) -> io::task<void> {
+          context_.step(i, tables.size());
+          if (!trouble.empty()) {
+            unreadable(tables[i].offset, "L2 table", trouble);
+          } else if (check.table(tables[i], table)) {
+            co_await state_.file->write(tables[i].offset, table);
+          }
+        });
   }
 
   // ---- refcount table and blocks ----
