@@ -93,15 +93,9 @@ class Comparison {
          .count = readable.size(),
          .lane = context_.options.reader},
         [&](size_t i) { return offset_of(readable[i]); },
-        [&](size_t i, Bytes bytes, const std::string& trouble) -> io::task<void> {
+        [&](size_t i, Bytes bytes, const std::string& trouble) {
           context_.step(i, readable.size());
-          if (trouble.empty()) {
-            report_counts(readable[i], bytes);
-          } else {
-            note_unreadable(readable[i], trouble);
-            unknown(readable[i]);
-          }
-          co_return;
+          return report_block(readable[i], bytes, trouble);
         });
     std::ranges::fill(block_.bytes(), std::byte{0});
     for (const uint64_t block : blocks_) {
@@ -111,6 +105,16 @@ class Comparison {
         report_counts(block, block_.bytes());
       }
     }
+  }
+
+  io::task<void> report_block(uint64_t block, ConstBytes bytes, const std::string& trouble) {
+    if (trouble.empty()) {
+      report_counts(block, bytes);
+    } else {
+      note_unreadable(block, trouble);
+      unknown(block);
+    }
+    co_return;
   }
 
   void unknown(uint64_t block) {

@@ -180,21 +180,25 @@ class Walk {
 
   io::task<void> walk_l2_tables() {
     L2Check check(context_);
-    const std::vector<TableUse>& tables = context_.l2_tables;
     co_await read_ahead(
         {.file = *state_.file,
          .item_bytes = cluster_bytes(),
-         .count = tables.size(),
+         .count = context_.l2_tables.size(),
          .lane = context_.options.reader},
-        [&](size_t i) { return tables[i].offset; },
-        [&](size_t i, Bytes table, const std::string& trouble) -> io::task<void> {
-          context_.step(i, tables.size());
-          if (!trouble.empty()) {
-            unreadable(tables[i].offset, "L2 table", trouble);
-          } else if (check.table(tables[i], table)) {
-            co_await state_.file->write(tables[i].offset, table);
-          }
+        [this](size_t i) { return context_.l2_tables[i].offset; },
+        [this, &check](size_t i, Bytes table, const std::string& trouble) {
+          return walk_l2_table(check, i, table, trouble);
         });
+  }
+
+  io::task<void> walk_l2_table(L2Check& check, size_t i, Bytes table, const std::string& trouble) {
+    const TableUse& use = context_.l2_tables[i];
+    context_.step(i, context_.l2_tables.size());
+    if (!trouble.empty()) {
+      unreadable(use.offset, "L2 table", trouble);
+    } else if (check.table(use, table)) {
+      co_await state_.file->write(use.offset, table);
+    }
   }
 
   // ---- refcount table and blocks ----
