@@ -85,6 +85,13 @@ std::string comparison(const AesForm& widest, const CpuAes& cpu) {
   return fmt::format(": not the {}-bit registers that the CPU has", best);
 }
 
+std::string what_is_unread(const Report& report) {
+  std::string names;
+  for (const ModuleReport& module : report.modules)
+    if (!module.unread.empty()) names += (names.empty() ? "" : ", ") + base_name(module.path);
+  return names.empty() ? "" : fmt::format(". Not examined: {}", names);
+}
+
 std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
   size_t present = 0;
   size_t watched = 0;
@@ -97,12 +104,16 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
     if (module.sites.present != 0) where += (where.empty() ? "" : ", ") + base_name(module.path);
   }
   if (present == 0)
-    return "no AES instruction stands in the code of the program: AES, if it does any, is done in software";
+    return "no AES instruction stands in the code of the program: AES, if it does any, is done in software" +
+           what_is_unread(report);
+  if (watched == 0)
+    return fmt::format("not known: none of the {} AES instructions in {} could be watched", present, where);
   std::string sentence = fmt::format(
       "no {}AES instruction was executed, of {} ready in {}: AES, if any was done, was done in software{}",
       schedule ? "encrypting or decrypting " : "", present, where,
       cpu.aesni ? " although the CPU has AES-NI" : "");
   if (watched < present) sentence += fmt::format(". {} of them could not be watched", present - watched);
+  sentence += what_is_unread(report);
   if (report.generated_code) sentence += ". Code that the program generated was not examined";
   if (report.end && (report.end->exit_code != 0 || report.end->signal != 0))
     sentence += ". The program failed, perhaps before it came to any: see its own messages";

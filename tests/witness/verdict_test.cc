@@ -86,6 +86,14 @@ TEST(Verdict, SaysWhenNothingRan) {
   EXPECT_THAT(verdict({}, kAllOfIt), HasSubstr("no AES instruction stands in the code"));
 }
 
+TEST(Verdict, ClaimsNothingOfWhatWasNotWatched) {
+  ModuleReport module = module_with("/a/lib.so", {kEnc, kLegacy, 128}, 0, 0);
+  module.watched = 0;
+  EXPECT_THAT(verdict(report_of({module}), kAllOfIt), HasSubstr("not known: none of the 10"));
+  EXPECT_THAT(verdict(report_of({{.path = "/bin/old", .unread = "it is not x86-64 code"}}), kAllOfIt),
+              HasSubstr("Not examined: old"));
+}
+
 TEST(Verdict, ANothingThatIsNotSureSaysSo) {
   ModuleReport module = module_with("/a/lib.so", {kEnc, kLegacy, 128}, 0, 0);
   module.watched = 4;
