@@ -15,28 +15,12 @@ namespace {
 // The file's bytes at addresses.
 class Text {
  public:
-  Text(Elf* elf, const std::vector<Segment>& segments) : segments_(segments) {
-    size_t length = 0;
-    const char* const bytes = elf_rawfile(elf, &length);
-    if (bytes != nullptr) file_ = {reinterpret_cast<const std::byte*>(bytes), length};
-  }
-
-  // Empty when the range is not executable code of the file.
-  ConstBytes at(const CodeRange& range) const {
-    for (const Segment& segment : segments_) {
-      if (!segment.executable || range.start < segment.address) continue;
-      if (range.end < range.start ||
-          !range_within(range.start - segment.address, range.end - range.start, segment.file_bytes))
-        continue;
-      if (!range_within(segment.file_offset, segment.file_bytes, file_.size())) continue;
-      return file_.subspan(segment.file_offset + (range.start - segment.address), range.end - range.start);
-    }
-    return {};
-  }
+  Text(const ElfFile& file, const std::vector<Segment>& segments) : file_(file), segments_(segments) {}
+  ConstBytes at(const CodeRange& range) const { return code_at(file_, segments_, range); }
 
  private:
+  const ElfFile& file_;
   const std::vector<Segment>& segments_;
-  ConstBytes file_;
 };
 
 std::vector<Segment> loaded_segments(Elf* elf) {
@@ -172,6 +156,21 @@ std::optional<LoaderHook> loader_hook(const ElfFile& file, const Text& text) {
 
 }  // namespace
 
+ConstBytes code_at(const ElfFile& file, const std::vector<Segment>& segments, const CodeRange& range) {
+  size_t length = 0;
+  const char* const raw = elf_rawfile(file.elf(), &length);
+  if (raw == nullptr) return {};
+  const ConstBytes bytes(reinterpret_cast<const std::byte*>(raw), length);
+  for (const Segment& segment : segments) {
+    if (!segment.executable || range.start < segment.address || range.end < range.start ||
+        !range_within(range.start - segment.address, range.end - range.start, segment.file_bytes) ||
+        !range_within(segment.file_offset, segment.file_bytes, bytes.size()))
+      continue;
+    return bytes.subspan(segment.file_offset + (range.start - segment.address), range.end - range.start);
+  }
+  return {};
+}
+
 ModuleCode read_code(int fd, const std::string& path) {
   const auto opened = std::make_shared<const ElfFile>(fd, path);
   const ElfFile& file = *opened;
@@ -183,7 +182,7 @@ ModuleCode read_code(int fd, const std::string& path) {
                        header.e_ident[EI_CLASS] == ELFCLASS64;
   if (!code.is_64_bit_x86) return code;
   code.segments = loaded_segments(file.elf());
-  const Text text(file.elf(), code.segments);
+  const Text text(file, code.segments);
   std::vector<Stretch> all = stretches(file, text);
   sweep_all(code, file, all);
   code.unbounded = count_outside(code.segments, text, all);

@@ -120,23 +120,49 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
   return sentence;
 }
 
-std::string verdict_of_samples(const SampleReport& sampled) {
+// A function without its parameters and "(anonymous namespace)::".
+std::string short_name(const std::string& name) {
+  constexpr std::string_view kAnonymous = "(anonymous namespace)::";
+  std::string shorter = name;
+  for (size_t at = 0; (at = shorter.find(kAnonymous)) != std::string::npos;)
+    shorter.erase(at, kAnonymous.size());
+  return shorter.substr(0, shorter.find('('));
+}
+
+// How sure it is, and how the AES was done.
+std::string manner_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
+  std::string sentence;
+  const bool by_instructions = std::ranges::any_of(sampled.routines, &RoutineShare::has_aes_instructions);
+  if (!sampled.routines.empty() && !by_instructions)
+    sentence = fmt::format(": it is done in software, no AES instruction was met{}",
+                           cpu.aesni ? " although the CPU has AES-NI" : "");
+  constexpr uint64_t kMatters = 10;  // one in so many
+  if (sampled.nameless_samples * kMatters > sampled.samples)
+    sentence += fmt::format(
+        ". {:.1f} % is in routines without a name, which may be AES: see below",
+        100 * static_cast<double>(sampled.nameless_samples) / static_cast<double>(sampled.samples));
+  return sentence;
+}
+
+std::string verdict_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
   uint64_t in_aes = 0;
   for (const RoutineShare& routine : sampled.routines) in_aes += routine.samples;
   if (sampled.samples == 0) return "no sample: the program did not run in this time";
   const auto percent = [&](uint64_t part) {
     return 100 * static_cast<double>(part) / static_cast<double>(sampled.samples);
   };
-  if (sampled.routines.empty()) return "no time was seen in routines of AES";
+  if (sampled.routines.empty())
+    return "no time was seen in routines of AES" + manner_of_samples(sampled, cpu);
   const RoutineShare& first = sampled.routines.front();
   return fmt::format("{:.1f} % of the program's own time is AES, {:.1f} % in {}'s {}", percent(in_aes),
-                     percent(first.samples), provider(first.module), first.function);
+                     percent(first.samples), provider(first.module), short_name(first.function)) +
+         manner_of_samples(sampled, cpu);
 }
 
 }  // namespace
 
 std::string verdict(const Report& report, const CpuAes& cpu) {
-  if (report.sampled) return verdict_of_samples(*report.sampled);
+  if (report.sampled) return verdict_of_samples(*report.sampled, cpu);
   std::string sentences;
   AesForm widest;
   for (const ModuleReport& module : report.modules) {

@@ -115,6 +115,15 @@ TEST(Verdict, OfSamplesSaysTheShare) {
   Report report;
   report.sampled = {.method = "perf", .samples = 200, .routines = {{"/lib/libcrypto.so.3", "f", 50, true}}};
   EXPECT_EQ(verdict(report, kAllOfIt), "25.0 % of the program's own time is AES, 25.0 % in OpenSSL's f");
+  report.sampled->routines = {
+      {"/usr/bin/thing", "a::(anonymous namespace)::aes_table(int (*)(char))", 50, false}};
+  EXPECT_EQ(verdict(report, kAllOfIt),
+            "25.0 % of the program's own time is AES, 25.0 % in thing's a::aes_table: it is done in "
+            "software, no AES "
+            "instruction was met although the CPU has AES-NI");
+  report.sampled->nameless_samples = 100;
+  EXPECT_THAT(verdict(report, kOnlyAesni), HasSubstr("50.0 % is in routines without a name"));
+  report.sampled->nameless_samples = 0;
   report.sampled->routines.clear();
   EXPECT_EQ(verdict(report, kAllOfIt), "no time was seen in routines of AES");
 }
