@@ -49,9 +49,9 @@ void RoutineFinder::note_callees(const CodeRange& caller, const std::string& nam
 Routine RoutineFinder::nameless_at(uint64_t address) const {
   auto range = ranges_.upper_bound(address);
   if (range == ranges_.begin() || address >= (--range)->second) return {};
-  const auto caller = callers_.lower_bound(range->first);
-  if (caller == callers_.end() || caller->first >= range->second)
-    return {.name = fmt::format("{:#x}", range->first)};
+  // At its very start: the procedure linkage table is one range, and leads to everything.
+  const auto caller = callers_.find(range->first);
+  if (caller == callers_.end()) return {.name = fmt::format("{:#x}", range->first)};
   return {.name = fmt::format("{:#x}, called by {}", range->first, caller->second), .is_aes = true};
 }
 

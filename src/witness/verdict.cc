@@ -85,6 +85,11 @@ std::string comparison(const AesForm& widest, const CpuAes& cpu) {
   return fmt::format(": not the {}-bit registers that the CPU has", best);
 }
 
+std::string how_it_failed(const Report& report) {
+  if (!report.end || (report.end->exit_code == 0 && report.end->signal == 0)) return "";
+  return ". The program failed, perhaps before it came to any: see its own messages";
+}
+
 std::string what_is_unread(const Report& report) {
   std::string names;
   for (const ModuleReport& module : report.modules)
@@ -115,9 +120,7 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
   if (watched < present) sentence += fmt::format(". {} of them could not be watched", present - watched);
   sentence += what_is_unread(report);
   if (report.generated_code) sentence += ". Code that the program generated was not examined";
-  if (report.end && (report.end->exit_code != 0 || report.end->signal != 0))
-    sentence += ". The program failed, perhaps before it came to any: see its own messages";
-  return sentence;
+  return sentence + how_it_failed(report);
 }
 
 // A function without its parameters and "(anonymous namespace)::".
@@ -137,14 +140,15 @@ std::string manner_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
     sentence = fmt::format(": it is done in software, no AES instruction was met{}",
                            cpu.aesni ? " although the CPU has AES-NI" : "");
   constexpr uint64_t kMatters = 10;  // one in so many
-  if (sampled.nameless_samples * kMatters > sampled.samples)
+  if (!by_instructions && sampled.nameless_samples * kMatters > sampled.samples)
     sentence += fmt::format(
         ". {:.1f} % is in routines without a name, which may be AES: see below",
         100 * static_cast<double>(sampled.nameless_samples) / static_cast<double>(sampled.samples));
   return sentence;
 }
 
-std::string verdict_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
+std::string verdict_of_samples(const Report& report, const CpuAes& cpu) {
+  const SampleReport& sampled = *report.sampled;
   uint64_t in_aes = 0;
   for (const RoutineShare& routine : sampled.routines) in_aes += routine.samples;
   if (sampled.samples == 0) return "no sample: the program did not run in this time";
@@ -152,7 +156,7 @@ std::string verdict_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
     return 100 * static_cast<double>(part) / static_cast<double>(sampled.samples);
   };
   if (sampled.routines.empty())
-    return "no time was seen in routines of AES" + manner_of_samples(sampled, cpu);
+    return "no time was seen in routines of AES" + manner_of_samples(sampled, cpu) + how_it_failed(report);
   const RoutineShare& first = sampled.routines.front();
   return fmt::format("{:.1f} % of the program's own time is AES, {:.1f} % in {}'s {}", percent(in_aes),
                      percent(first.samples), provider(first.module), short_name(first.function)) +
@@ -162,7 +166,7 @@ std::string verdict_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
 }  // namespace
 
 std::string verdict(const Report& report, const CpuAes& cpu) {
-  if (report.sampled) return verdict_of_samples(*report.sampled, cpu);
+  if (report.sampled) return verdict_of_samples(report, cpu);
   std::string sentences;
   AesForm widest;
   for (const ModuleReport& module : report.modules) {

@@ -126,6 +126,8 @@ TEST(Verdict, OfSamplesSaysTheShare) {
   report.sampled->nameless_samples = 0;
   report.sampled->routines.clear();
   EXPECT_EQ(verdict(report, kAllOfIt), "no time was seen in routines of AES");
+  report.end = ProcessEnd{.exit_code = 1};
+  EXPECT_THAT(verdict(report, kAllOfIt), HasSubstr("The program failed"));
 }
 
 }  // namespace
