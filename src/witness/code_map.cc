@@ -39,9 +39,8 @@ std::vector<Segment> loaded_segments(Elf* elf) {
 // Overlapping ranges become one stretch with several entries.
 std::vector<Stretch> stretches(const ElfFile& file, const Text& text) {
   std::vector<CodeRange> ranges = fde_ranges(file.elf());
-  file.each_function([&](const Symbol& symbol) {
-    if (symbol.length_bytes != 0) ranges.push_back({symbol.address, symbol.address + symbol.length_bytes});
-  });
+  for (const Symbol& symbol : file.functions())
+    if (symbol.length_bytes != 0) ranges.push_back({symbol.address, symbol.end()});
   std::ranges::sort(ranges, {}, &CodeRange::start);
   std::vector<Stretch> joined;
   for (const CodeRange& range : ranges) {
@@ -143,15 +142,15 @@ bool fits_hook(ConstBytes bytes, uint64_t address) {
 
 std::optional<LoaderHook> loader_hook(const ElfFile& file, const Text& text) {
   constexpr uint64_t kLook = kJumpBytes + kLongestInstruction;
-  std::optional<LoaderHook> hook;
-  file.each_function([&](const Symbol& symbol) {
-    if (std::string_view(symbol.name) != "_dl_debug_state") return;
+  for (const Symbol& symbol : file.functions()) {
+    if (std::string_view(symbol.name) != "_dl_debug_state") continue;
     const ConstBytes bytes = text.at({symbol.address, symbol.address + kLook});
-    if (bytes.empty() || !fits_hook(bytes, symbol.address)) return;
-    hook = LoaderHook{.address = symbol.address};
-    std::ranges::copy(bytes.first(kJumpBytes), hook->original.begin());
-  });
-  return hook;
+    if (bytes.empty() || !fits_hook(bytes, symbol.address)) continue;
+    LoaderHook hook = {.address = symbol.address};
+    std::ranges::copy(bytes.first(kJumpBytes), hook.original.begin());
+    return hook;
+  }
+  return std::nullopt;
 }
 
 }  // namespace

@@ -30,10 +30,9 @@ const Function* function_at(const ModuleCode& code, const std::string& name, uin
 RoutineFinder::RoutineFinder(const ModuleCode& code) : code_(code) {
   if (code.symbols == nullptr) return;
   for (const CodeRange& range : fde_ranges(code.symbols->elf())) ranges_[range.start] = range.end;
-  code.symbols->each_function([&](const Symbol& symbol) {
+  for (const Symbol& symbol : code.symbols->functions())
     if (symbol.length_bytes != 0 && sounds_like_aes(symbol.name))
-      note_callees({symbol.address, symbol.address + symbol.length_bytes}, symbol.name);
-  });
+      note_callees({symbol.address, symbol.end()}, symbol.name);
 }
 
 void RoutineFinder::note_callees(const CodeRange& caller, const std::string& name) {

@@ -63,7 +63,8 @@ bool Space::is_ours(const Mapping& mapping) const {
 void Space::consider(const Mapping& mapping) {
   if (!mapping.executable) return;
   if (!mapping.is_file()) {
-    has_generated_code_ = has_generated_code_ || (mapping.path.empty() && !is_ours(mapping));
+    const bool anonymous = mapping.path.empty() || mapping.path.starts_with("[anon:");  // named by prctl(2)
+    has_generated_code_ = has_generated_code_ || (anonymous && !is_ours(mapping));
     return;
   }
   const auto module = modules_.at(pid_, mapping);
@@ -158,8 +159,10 @@ bool Space::plant(pid_t tid, StoppedAt where, std::optional<Stop>& met) {
     const auto refuse = [&] { refused_.insert({planting.module().get(), planting.bias()}); };
     planting.heal(memory_);
     if (!planting.matches(memory_)) {
-      complaints_.insert(
-          fmt::format("'{}': memory differs from the file (was it replaced?)", planting.module()->code.path));
+      // A part of it that is mapped once more elsewhere, as JavaScript engines do, is nothing to tell of.
+      if (std::ranges::find(planted_, planting.module(), &Planting::module) == planted_.end())
+        complaints_.insert(fmt::format("'{}': memory differs from the file (was it replaced?)",
+                                       planting.module()->code.path));
       refuse();
       continue;
     }
