@@ -20,8 +20,12 @@ _cofre_options() {
 # The values of option $2 of command $1; nothing where a file or free text follows.
 _cofre_values() {
   local formats="raw qcow2 luks" caches="none writeback writethrough directsync unsafe"
+  local sources="$formats vmdk vdi vhdx vpc"
   case $1:$2 in
-    *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
+    create:-f | create:--format) echo "$formats" ;;
+    compare:-F) echo "$sources" ;;
+    *:-f | *:--format) echo "$sources" ;;
+    *:-O | *:-F) echo "$formats" ;;
     *:-T | convert:-t | io:-t | io:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
     bench:--cluster-size) echo "512 4k 64k 2M" ;;

@@ -1,6 +1,7 @@
 # Completion of cofre for fish.
 
 set -l formats 'raw qcow2 luks'
+set -l sources 'raw qcow2 luks vmdk vdi vhdx vpc'
 set -l caches 'none writeback writethrough directsync unsafe'
 
 function __cofre_is
@@ -25,10 +26,11 @@ complete -c cofre -n __fish_use_subcommand -s V -l version -d 'Show the version'
 complete -c cofre -l object -x -a 'secret,id=' -d 'A secret'
 complete -c cofre -l passphrase-file -r -d 'Passphrase of images that name no secret'
 complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
-complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
 set -l readers '__cofre_is convert info check compare map doctor io'
+complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
 complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Print nothing but errors'
@@ -36,7 +38,7 @@ complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show prog
 complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $sources -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'

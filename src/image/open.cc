@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "image/open_foreign.h"
 #include "image/sector_padded.h"
 #include "layer/align.h"
 
@@ -21,6 +22,7 @@ struct LayerOptions {
   bool discard_unmap = true;
   uint64_t l2_cache_bytes = 0;
   uint64_t refcount_cache_bytes = 0;
+  foreign::VpcSize vpc_size = foreign::VpcSize::kByCreator;
 };
 
 // What stays the same all the way down a chain.
@@ -91,6 +93,7 @@ LayerOptions take_common(Options& options, const ImageName& name, const OpenPoli
 void take_of_format(Options& options, Format format, const ImageName& name, LayerOptions& into) {
   if (format == Format::kQcow2) take_qcow2_options(options, into);
   if (format == Format::kLuks) into.key_secret = options.take("key-secret");
+  if (format == Format::kVpc) into.vpc_size = take_vpc_size(options);
   options.finish(fmt::format("'{}': format {}", name.text, format_name(format)));
 }
 
@@ -245,6 +248,22 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
   co_return container;
 }
 
+io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk,
+                                                            std::unique_ptr<storage::FileDevice> file,
+                                                            LayerOptions options, OpenPolicy policy,
+                                                            size_t index) {
+  storage::FileOptions how = file_options(options, policy);
+  how.locks = locks_for(false, policy);
+  const ForeignSource source = {.format = walk.chain[index].format,
+                                .path = options.path,
+                                .extent_files = how,
+                                .vpc_size = options.vpc_size};
+  std::unique_ptr<foreign::Image> image = co_await open_foreign(source, std::move(file));
+  walk.chain[index].foreign = image.get();
+  walk.chain[index].device = image.get();
+  co_return image;
+}
+
 io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
   policy.writable = policy.writable && !name.options.take_bool("read-only").value_or(false);
   policy.force_share = name.options.take_bool("force-share").value_or(policy.force_share);
@@ -258,6 +277,7 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
   walk.files.push_back(file->identity());
   const Format format = name.format ? *name.format : co_await probe_format(*file);
   take_of_format(name.options, format, name, options);
+  if (policy.writable) require_writable(format, options.path);
   const bool is_raw_top = format == Format::kRaw && walk.chain.empty();
   file->set_locks(locks_for(is_raw_top, policy));
 
@@ -271,6 +291,8 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
     co_return co_await open_qcow2(walk, std::move(file), std::move(options), policy, index);
   if (format == Format::kLuks)
     co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
+  if (format != Format::kRaw)
+    co_return co_await open_foreign_layer(walk, std::move(file), std::move(options), policy, index);
   std::unique_ptr<block::Device> raw = make_sector_padded(sector_aligned(std::move(file)));
   walk.chain[index].device = raw.get();
   co_return raw;

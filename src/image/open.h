@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "format/foreign/image.h"
 #include "format/luks/luks_container.h"
 #include "format/qcow2/image.h"
 #include "image/image_name.h"
@@ -57,6 +58,7 @@ struct Layer {
   storage::FileDevice* data_file = nullptr;  // qcow2, if it has one
   qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
   luks::LuksContainer* luks = nullptr;
+  foreign::Image* foreign = nullptr;
   std::optional<std::string> key_secret;  // the secret's id, where one was named
 };
 

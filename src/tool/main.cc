@@ -87,7 +87,8 @@ void print_help(const Session& session) {
   fmt::print(
       "\nOptions:\n  -h, --help     Show this help and exit; of a command: {0} COMMAND --help\n"
       "  -V, --version  Show the version and exit\n\n"
-      "Formats: raw, qcow2 (plain, or encrypted with luks or the legacy aes), luks (LUKS1 containers).\n",
+      "Formats: raw, qcow2 (plain, or encrypted with luks or the legacy aes), luks (LUKS1 containers);\n"
+      "for reading vmdk, vdi, vhdx and vpc (VHD) too.\n",
       session.program);
   if (session.is_cofre())
     fmt::print(
