@@ -7,7 +7,7 @@
 //   file.filename=PATH
 //   key-secret=ID                    luks
 //   encrypt.key-secret=ID, encrypt.format=luks|aes         qcow2
-//   force-size-calc=auto|current_size|chs                  vpc
+//   force_size_calc=current_size|chs                  vpc
 //   backing.file.filename=..., backing.driver=..., ...     qcow2: in place of what the header names; backing=
 //   for none data-file.filename=PATH          qcow2: in place of the header's data file cache.direct,
 //   cache.no-flush, l2-cache-size, refcount-cache-size, cache-size, discard, read-only, force-share

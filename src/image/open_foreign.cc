@@ -40,11 +40,11 @@ io::task<std::unique_ptr<foreign::Image>> open_foreign(ForeignSource source,
 }
 
 foreign::VpcSize take_vpc_size(Options& options) {
-  const std::string text = options.take("force-size-calc").value_or("auto");
-  if (text == "auto") return foreign::VpcSize::kByCreator;
+  const std::optional<std::string> text = options.take("force_size_calc");
+  if (!text) return foreign::VpcSize::kByCreator;
   if (text == "current_size") return foreign::VpcSize::kCurrentSize;
   if (text == "chs") return foreign::VpcSize::kGeometry;
-  fail(ErrorKind::kInvalidArgument, "force-size-calc={}: use auto, current_size or chs", text);
+  fail(ErrorKind::kInvalidArgument, "force_size_calc={}: use current_size or chs", *text);
 }
 
 void require_writable(Format format, const std::string& path) {

@@ -23,7 +23,7 @@ struct ForeignSource {
 io::task<std::unique_ptr<foreign::Image>> open_foreign(ForeignSource source,
                                                        std::unique_ptr<storage::FileDevice> file);
 
-// The option force-size-calc, QEMU's name for it. Throws Error kInvalidArgument.
+// The option force_size_calc, QEMU's name for it. Throws Error kInvalidArgument.
 foreign::VpcSize take_vpc_size(Options& options);
 
 // Throws Error kReadOnly for a format that is only read.

@@ -14,6 +14,10 @@ KINDS = [("vmdk", "subformat=monolithicSparse"), ("vmdk", "subformat=monolithicF
          ("vpc", "subformat=dynamic"), ("vpc", "subformat=fixed"), ("vpc", "subformat=dynamic,force_size=on"),
          ("vpc", "subformat=fixed,force_size=on")]
 
+# One of each way of storing.
+SOME_KINDS = [("vmdk", "subformat=monolithicSparse"), ("vmdk", "subformat=twoGbMaxExtentFlat"), ("vmdk", "subformat=streamOptimized"),
+              ("vdi", ""), ("vhdx", "subformat=dynamic"), ("vpc", "subformat=dynamic"), ("vpc", "subformat=fixed,force_size=on")]
+
 SECTOR = 512
 
 
@@ -83,18 +87,17 @@ class EveryKind(ImportCase):
 
     def test_content_map_and_info_are_what_qemu_img_says(self):
         for kind in KINDS:
-            for size in (3 * MIB + 5 * SECTOR, 17 * MIB):
-                with self.subTest(kind=kind, size=size):
-                    image = self.make(kind, random_disk(self.rng, size))
-                    self.same_content(image)
-                    for args in (("info",), ("info", "-f", image.format), ("info", "--image-opts")):
-                        name = image.opts() if args[-1] == "--image-opts" else image.path
-                        self.same_answer(*args, name)
-                        self.same_answer(*args, "--output=json", name, as_json=True)
-                    if image.format != "vhdx":
-                        self.same_answer("map", "-f", image.format, image.path)
-                        self.same_answer("map", "-f", image.format, "--output=json", image.path, as_json=True)
-                    self.empty_scratch()
+            size = self.rng.choice((3 * MIB + 5 * SECTOR, 17 * MIB))
+            with self.subTest(kind=kind, size=size):
+                image = self.make(kind, random_disk(self.rng, size))
+                self.same_content(image)
+                self.same_answer("info", image.path)
+                self.same_answer("info", "--image-opts", image.opts())
+                self.same_answer("info", "-f", image.format, "--output=json", image.path, as_json=True)
+                if image.format != "vhdx":
+                    self.same_answer("map", "-f", image.format, image.path)
+                    self.same_answer("map", "-f", image.format, "--output=json", image.path, as_json=True)
+                self.empty_scratch()
 
     def test_maps_of_vhdx_know_more_and_are_true(self):
         """QEMU calls all of a vhdx data without an offset. Here unallocated blocks are zero, others have their offset."""
@@ -161,12 +164,12 @@ class EveryKind(ImportCase):
     def test_other_commands_take_them(self):
         disk = bytearray(random_disk(self.rng, 4 * MIB))
         disk[MIB:MIB + 64 * KIB] = b"\x5a" * 64 * KIB
-        for kind in KINDS:
+        for kind in SOME_KINDS:
             with self.subTest(kind=kind):
                 image = self.make(kind, disk)
                 raw = self.path("same.raw")
                 self.ok(qemu_img("convert", "-O", "raw", *image.args(), raw))
-                self.ok(cofre("compare", "-s", "-f", "raw", "-F", image.format, raw, image.path))
+                self.ok(cofre("compare", "-f", "raw", "-F", image.format, raw, image.path))
                 io = self.ok(cofre("io", "-r", "-f", image.format, "-c", f"read -P 0x5a {MIB + 1} 5000", image.path))
                 self.assertIn("read 5000/5000", io.out, f"{io}")
                 over = self.path("over.qcow2")
@@ -178,7 +181,7 @@ class EveryKind(ImportCase):
 
     def test_encrypted_on_import(self):
         secret = self.secret()
-        for kind in KINDS:
+        for kind in SOME_KINDS:
             with self.subTest(kind=kind):
                 source = self.make(kind, random_disk(self.rng, 6 * MIB))
                 target = Image(self.path("safe.qcow2"), "qcow2", secret)
@@ -211,7 +214,7 @@ class OnlyRead(ImportCase):
 
     def test_none_is_written(self):
         source = self.write_file("source.raw", b"\x77" * MIB)
-        for kind in KINDS:
+        for kind in SOME_KINDS:
             with self.subTest(kind=kind):
                 image = self.make(kind, random_disk(self.rng, MIB))
                 before = self.read_file(image.path)
@@ -230,15 +233,18 @@ class Truncated(ImportCase):
     def test_files_cut_anywhere_are_refused(self):
         """A cut within what belongs to the disk is an error, never zeros."""
         for kind in KINDS:
+            self.empty_scratch()
             with self.subTest(kind=kind):
-                image = self.make(kind, self.rng.randbytes(5 * MIB))
+                image = self.make(kind, self.rng.randbytes(3 * MIB))
                 # The extent's file, where the content is in another one.
                 parts = [name for name in os.listdir(self.dir) if name.startswith("import")]
                 path = max((self.path(name) for name in parts), key=os.path.getsize)
                 whole = self.read_file(path)
                 content = self.content(image)
                 out = self.path("out.raw")
-                for cut in [0, 1, 511, 512, 4096, *(self.rng.randrange(len(whole) // 2) for _ in range(6)), len(whole) // 2]:
+                last = self.ok(cofre("map", "--output=json", *image.args())).json()[-1]
+                most = (last["offset"] + last["length"] if "offset" in last else len(whole)) // 2
+                for cut in [0, self.rng.randrange(512), 512, self.rng.randrange(most), most]:
                     with open(path, "wb") as file:
                         file.write(whole[:cut])
                     result = cofre("convert", "-f", image.format, "-O", "raw", image.path, out)
@@ -247,7 +253,6 @@ class Truncated(ImportCase):
                 with open(path, "wb") as file:
                     file.write(whole)
                 self.assertEqual(self.content(image), content)
-                self.empty_scratch()
 
 
 class Vmdk(ImportCase):
@@ -348,7 +353,7 @@ class Vmdk(ImportCase):
 
     def test_very_many_extents_are_refused(self):
         image = self.descriptor("twoGbMaxExtentFlat", *['RW 8 FLAT "a.bin" 0'] * 5000)
-        self.bounded(self.refused(cofre("info", image.path), "extents"), 100 * MIB)
+        self.bounded(self.refused(cofre("info", image.path), "extents"))
 
 
 class Vdi(ImportCase):
@@ -469,23 +474,37 @@ class Vpc(ImportCase):
         self.write_file(os.path.basename(image.path), file)
 
     def test_the_creator_decides_about_the_size(self):
-        for subformat in ("dynamic", "fixed"):
-            for creator in (b"vpc ", b"qemu", b"qem2", b"win ", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0", b"vbox", b"\xff\0\xff\0"):
-                with self.subTest(subformat=subformat, creator=creator):
-                    image = self.make(("vpc", f"subformat={subformat},force_size=on"), random_disk(self.rng, 3 * MIB + 7 * SECTOR))
+        for options in ("subformat=dynamic", "subformat=fixed", "subformat=dynamic,force_size=on"):
+            for creator in (b"vpc ", b"qemu", b"qem2", b"win ", b"d2v ", b"tap\0", b"CTXS", b"vbox", b"\xff\0\xff\0"):
+                with self.subTest(options=options, creator=creator):
+                    image = self.make(("vpc", options), random_disk(self.rng, 3 * MIB + 7 * SECTOR))
+                    self.patched_footers(image, 48, struct.pack(">Q", 3 * MIB + 7 * SECTOR))
                     self.patched_footers(image, 28, creator)
                     self.same_answer("info", "-f", "vpc", "--output=json", image.path, as_json=True)
                     self.same_content(image)
 
+    def test_azure_means_the_size_in_bytes(self):
+        """QEMU 7.2 takes the geometry's, and so cuts such disks short."""
+        disk = random_disk(self.rng, 3 * MIB + 7 * SECTOR)
+        image = self.make(("vpc", ""), disk)
+        self.patched_footers(image, 48, struct.pack(">Q", len(disk)))
+        self.patched_footers(image, 28, b"wa\0\0")
+        self.assertEqual(self.content(image), disk)
+
     def test_the_size_can_be_forced(self):
-        image = self.make(("vpc", "force_size=on"), random_disk(self.rng, 3 * MIB + 7 * SECTOR))
-        for how in ("auto", "current_size", "chs"):
-            for creator in (b"qem2", b"vpc "):
-                with self.subTest(how=how, creator=creator):
-                    self.patched_footers(image, 28, creator)
-                    opts = f"driver=vpc,file.filename={image.path},force-size-calc={how}"
-                    self.same_answer("info", "--image-opts", "--output=json", opts, as_json=True)
-        self.refused(cofre("info", "--image-opts", f"driver=vpc,file.filename={image.path},force-size-calc=x"), "force-size-calc")
+        for options in ("", "force_size=on"):
+            image = self.make(("vpc", options), random_disk(self.rng, 3 * MIB + 7 * SECTOR))
+            self.patched_footers(image, 48, struct.pack(">Q", 3 * MIB + 7 * SECTOR))
+            for how in ("current_size", "chs"):
+                for creator in (b"qem2", b"vpc "):
+                    with self.subTest(options=options, how=how, creator=creator):
+                        self.patched_footers(image, 28, creator)
+                        opts = f"driver=vpc,file.filename={image.path},force_size_calc={how}"
+                        theirs, ours = (self.ok(tool("info", "--image-opts", "--output=json", opts)).json() for tool in (qemu_img, cofre))
+                        theirs.pop("filename")  # QEMU's tells the option
+                        ours.pop("filename")
+                        self.assertEqual(ours, theirs)
+        self.refused(cofre("info", "--image-opts", f"driver=vpc,file.filename={image.path},force_size_calc=x"), "force_size_calc")
 
     def test_the_largest_geometry_stands_for_larger_disks(self):
         image = self.path("large.vpc")

@@ -40,7 +40,7 @@ constexpr size_t kEntriesAt = 28;
 constexpr size_t kBlockBytesAt = 32;
 constexpr size_t kDynamicChecksumAt = 36;
 
-// Programs that mean the size in bytes; Virtual PC and old versions of QEMU mean the geometry.
+// Programs that mean the size in bytes; Virtual PC and QEMU (without force_size) mean the geometry.
 constexpr std::array<std::string_view, 6> kCreatorsBySize = {
     "win ", "qem2", "d2v ", std::string_view("tap\0", 4), "CTXS", std::string_view("wa\0\0", 4)};
 
@@ -67,8 +67,7 @@ uint64_t disk_bytes(ConstBytes footer, VpcSize size, const std::string& name) {
                                     static_cast<uint8_t>(footer[kHeadsAt]) *
                                     static_cast<uint8_t>(footer[kSectorsAt]);
   uint64_t bytes = geometry_sectors * kSectorBytes;
-  const bool at_most = size == VpcSize::kByCreator && geometry_sectors == kMaxGeometrySectors;
-  if (!sized_by_geometry(footer, size) || at_most)
+  if (!sized_by_geometry(footer, size) || geometry_sectors == kMaxGeometrySectors)
     bytes = align_down<uint64_t>(load_be<uint64_t>(footer.data() + kCurrentSizeAt), kSectorBytes);
   if (bytes > kMaxDiskBytes)
     fail(ErrorKind::kCorrupt, "'{}': a disk of {} bytes is larger than VHD can have", name, bytes);

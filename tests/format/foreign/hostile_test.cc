@@ -178,7 +178,7 @@ TEST_F(ForeignHostile, DamagedImages) {
       make("vmdk", "subformat=streamOptimized", {512, 21 * 512, 26 * 512, 27 * 512, 65536, 70000}),
       make("vmdk", "subformat=twoGbMaxExtentSparse", {}, "-s001.vmdk"),
       make("vmdk", "subformat=twoGbMaxExtentFlat", {}, "-f001.vmdk"),
-      make("vdi", "", {0x150, 512}),
+      make("vdi", "preallocation=off", {0x150, 512}),
       make("vhdx", "block_size=1M,log_size=1M",
            {64 * kKiB, 128 * kKiB, 192 * kKiB, 256 * kKiB, kMiB, 2 * kMiB, 2 * kMiB + 64 * kKiB, 3 * kMiB}),
       make("vpc", "subformat=dynamic", {512, 1536}),
