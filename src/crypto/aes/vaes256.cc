@@ -169,6 +169,32 @@ COFRE_INLINE void make_unit(TweakMaker& maker, XtsUnitTweaks& unit) {
   for (int step = 0; step < 2 * kRegisters; ++step) make_tweaks(maker, unit, step);
 }
 
+// Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
+// for it.
+COFRE_INLINE void hold_here(__m256i* state) {
+  __asm__ volatile(""
+                   : "+x"(state[0]), "+x"(state[1]), "+x"(state[2]), "+x"(state[3]), "+x"(state[4]),
+                     "+x"(state[5]), "+x"(state[6]), "+x"(state[7])
+                   :
+                   : "memory");
+}
+
+// The text plus key plus tweak, two instructions: left alone, the compiler adds text and tweak first and
+// loads one of them apart.
+COFRE_INLINE __m256i add_three(const uint8_t* text, __m256i key, const uint8_t* tweak) {
+  __m256i sum = _mm256_xor_si256(key, load(text));
+  __asm__("" : "+x"(sum));
+  return _mm256_xor_si256(sum, load(tweak));
+}
+
+COFRE_INLINE __m256i crypt_round(bool encrypt, __m256i state, __m256i key) {
+  return encrypt ? _mm256_aesenc_epi128(state, key) : _mm256_aesdec_epi128(state, key);
+}
+
+COFRE_INLINE __m256i crypt_last(bool encrypt, __m256i state, __m256i key) {
+  return encrypt ? _mm256_aesenclast_epi128(state, key) : _mm256_aesdeclast_epi128(state, key);
+}
+
 // Half a unit. In the shadow of its rounds half the steps for a later one are made, from `first_step` on.
 COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const ScalarTweak* tweaks,
                             TweakMaker& maker, XtsUnitTweaks& later, int first_step, const uint8_t* source,
@@ -177,26 +203,21 @@ COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const Scal
   __m256i state[kRegisters];
   const __m256i first = twice(keys[0]);
   for (int i = 0; i < kRegisters; ++i)
-    state[i] = _mm256_xor_si256(_mm256_xor_si256(load(source + kRegisterBytes * i), first),
-                                load(tweak + kRegisterBytes * i));
+    state[i] = add_three(source + kRegisterBytes * i, first, tweak + kRegisterBytes * i);
 #pragma unroll
-  for (int round = 1; round <= kRegisters; ++round) {
+  for (int round = 1; round < rounds; ++round) {
     const __m256i key = twice(keys[round]);
-    for (int i = 0; i < kRegisters; ++i)
-      state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
+    for (int i = 0; i < kRegisters; ++i) state[i] = crypt_round(encrypt, state[i], key);
+    if (round > kRegisters) continue;
     make_tweaks(maker, later, first_step + round - 1);
+    hold_here(state);
   }
-  for (int round = kRegisters + 1; round < rounds; ++round) {
-    const __m256i key = twice(keys[round]);
-    for (int i = 0; i < kRegisters; ++i)
-      state[i] = encrypt ? _mm256_aesenc_epi128(state[i], key) : _mm256_aesdec_epi128(state[i], key);
-  }
+  // All of the last rounds stand before the stores: alternating, they are slower.
   const __m256i last = twice(keys[rounds]);
-  for (int i = 0; i < kRegisters; ++i) {
-    const __m256i key = _mm256_xor_si256(last, load(tweak + kRegisterBytes * i));
-    store(destination + kRegisterBytes * i,
-          encrypt ? _mm256_aesenclast_epi128(state[i], key) : _mm256_aesdeclast_epi128(state[i], key));
-  }
+  for (int i = 0; i < kRegisters; ++i)
+    state[i] = crypt_last(encrypt, state[i], _mm256_xor_si256(last, load(tweak + kRegisterBytes * i)));
+  hold_here(state);
+  for (int i = 0; i < kRegisters; ++i) store(destination + kRegisterBytes * i, state[i]);
 }
 
 // Tweaks are made two units ahead: see XtsUnitTweaks.
