@@ -67,26 +67,37 @@ COFRE_INLINE void decrypt_middle(__m256i* state, int count, RoundKeys keys, int 
   }
 }
 
-COFRE_INLINE void encrypt_sixteen(RoundKeys keys, int rounds, const uint8_t* source, uint8_t* destination) {
+// 2 * count blocks.
+COFRE_INLINE void encrypt_some(RoundKeys keys, int rounds, int count, const uint8_t* source,
+                               uint8_t* destination) {
   __m256i state[kRegisters];
   const __m256i first = twice(keys[0]);
+  for (int i = 0; i < count; ++i) state[i] = _mm256_xor_si256(load(source + kRegisterBytes * i), first);
+  encrypt_middle(state, count, keys, rounds);
   const __m256i last = twice(keys[rounds]);
-  for (int i = 0; i < kRegisters; ++i) state[i] = _mm256_xor_si256(load(source + kRegisterBytes * i), first);
-  encrypt_middle(state, kRegisters, keys, rounds);
-  for (int i = 0; i < kRegisters; ++i)
+  for (int i = 0; i < count; ++i)
     store(destination + kRegisterBytes * i, _mm256_aesenclast_epi128(state[i], last));
 }
 
+COFRE_INLINE void encrypt_one(RoundKeys keys, int rounds, const uint8_t* source, uint8_t* destination) {
+  __m128i state = _mm_xor_si128(load_block(source), load_block(keys[0]));
+  for (int round = 1; round < rounds; ++round) state = _mm_aesenc_si128(state, load_block(keys[round]));
+  store_block(destination, _mm_aesenclast_si128(state, load_block(keys[rounds])));
+}
+
+// What is left over goes in ever smaller parts, which run side by side: nothing in one waits for another.
 COFRE_TARGET void encrypt_blocks(const void* schedule, const uint8_t* source, uint8_t* destination,
                                  size_t blocks) {
-  const X86AesSchedule& keys = schedule_at(schedule);
-  for (; blocks >= kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
-    encrypt_sixteen(keys.encrypt, keys.rounds, source, destination);
-  if (blocks == 0) return;
-  uint8_t rest[kChunkBytes] = {};
-  __builtin_memcpy(rest, source, blocks * kAesBlockBytes);
-  encrypt_sixteen(keys.encrypt, keys.rounds, rest, rest);
-  __builtin_memcpy(destination, rest, blocks * kAesBlockBytes);
+  const RoundKeys keys = schedule_at(schedule).encrypt;
+  const int rounds = schedule_at(schedule).rounds;
+  size_t at = 0;
+  for (; blocks >= kBeside; blocks -= kBeside, at += kChunkBytes)
+    encrypt_some(keys, rounds, kRegisters, source + at, destination + at);
+  for (; blocks >= 8; blocks -= 8, at += 4 * kRegisterBytes)
+    encrypt_some(keys, rounds, 4, source + at, destination + at);
+  for (; blocks >= kLanes; blocks -= kLanes, at += kRegisterBytes)
+    encrypt_some(keys, rounds, 1, source + at, destination + at);
+  if (blocks > 0) encrypt_one(keys, rounds, source + at, destination + at);
 }
 
 // x^128 = x^7 + x^2 + x + 1 (IEEE 1619 section 5.2).
@@ -94,8 +105,10 @@ COFRE_INLINE __m256i reduction() {
   return _mm256_set1_epi64x(0x87);
 }
 
-COFRE_INLINE __m256i lanes_of_words(int h3, int h2, int h1, int h0, int l3, int l2, int l1, int l0) {
-  return _mm256_set_epi32(h3, h2, h1, h0, l3, l2, l1, l0);
+COFRE_INLINE __m256i lanes_of_words(int64_t h3, int64_t h2, int64_t h1, int64_t h0, int64_t l3, int64_t l2,
+                                    int64_t l1, int64_t l0) {
+  const auto word = [](int64_t value) { return static_cast<int>(value); };
+  return _mm256_set_epi32(word(h3), word(h2), word(h1), word(h0), word(l3), word(l2), word(l1), word(l0));
 }
 
 // t * x^16 and t * x^24.
@@ -104,8 +117,8 @@ COFRE_INLINE __m256i times_x16_and_x24(__m128i tweak) {
   const __m256i moved =
       _mm256_shuffle_epi8(both, lanes_of_words(0x0c0b0a09, 0x08070605, 0x04030201, 0x00ffffff,  //
                                                0x0d0c0b0a, 0x09080706, 0x05040302, 0x0100ffff));
-  const __m256i out = _mm256_shuffle_epi8(both, lanes_of_words(-1, -1, -1, static_cast<int>(0xff0f0e0d), -1,
-                                                               -1, -1, static_cast<int>(0xffff0f0e)));
+  const __m256i out =
+      _mm256_shuffle_epi8(both, lanes_of_words(-1, -1, -1, 0xff0f0e0d, -1, -1, -1, 0xffff0f0e));
   return _mm256_xor_si256(moved, _mm256_clmulepi64_epi128(out, reduction(), 0x00));
 }
 
@@ -122,8 +135,7 @@ struct TweakMaker {
   ScalarTweak low;  // blocks 0 to 15, one a step
   __m256i high;     // blocks 16 to 23 and 24 to 31, one of each every other step
   __m256i high_before;
-  const uint8_t* iv;       // of the sector the unit belongs to
-  const uint8_t* last_iv;  // of the run
+  const uint8_t* iv;  // of the sector the unit belongs to
   size_t sector_bytes;
   size_t left;  // bytes of that sector from this unit on
 };
@@ -137,16 +149,13 @@ COFRE_INLINE void begin_unit(TweakMaker& maker, __m128i start) {
   maker.high_before = maker.high;
 }
 
-// Past the run's end the last sector is repeated, for nothing.
-COFRE_INLINE void begin_next_unit(TweakMaker& maker) {
+// Goes on to the unit after this one, and gives its first tweak.
+COFRE_INLINE __m128i next_unit(TweakMaker& maker) {
   maker.left -= kXtsUnitBytes;
-  if (maker.left == 0) {
-    if (maker.iv < maker.last_iv) maker.iv += kAesBlockBytes;
-    maker.left = maker.sector_bytes;
-    begin_unit(maker, load_block(maker.iv));
-  } else {
-    begin_unit(maker, _mm256_extracti128_si256(maker.high, 1));
-  }
+  if (maker.left != 0) return _mm256_extracti128_si256(maker.high, 1);
+  maker.iv += kAesBlockBytes;
+  maker.left = maker.sector_bytes;
+  return load_block(maker.iv);
 }
 
 // Step 0 to 15.
@@ -164,9 +173,43 @@ COFRE_INLINE void make_tweaks(TweakMaker& maker, XtsUnitTweaks& unit, int step) 
   maker.high = double_tweaks(maker.high);
 }
 
-COFRE_INLINE void make_unit(TweakMaker& maker, XtsUnitTweaks& unit) {
+// The first units of a run have no rounds before them to hide in, so what counts for them is latency: all
+// of their tweaks are made at once, by vectors.
+
+// From t in both lanes: t * x^(first + lane).
+COFRE_INLINE __m256i spread_tweak(__m256i tweak, int first) {
+  const __m256i left = _mm256_set_epi64x(first + 1, first + 1, first, first);
+  const __m256i carry = _mm256_srlv_epi64(tweak, _mm256_sub_epi64(_mm256_set1_epi64x(64), left));
+  const __m256i moved = _mm256_xor_si256(_mm256_sllv_epi64(tweak, left), _mm256_bslli_epi128(carry, 8));
+  return _mm256_xor_si256(moved, _mm256_clmulepi64_epi128(carry, reduction(), 0x01));
+}
+
+// The last byte, the last two and the last three of each tweak, reduced: what comes back in when the tweak is
+// multiplied by x^8, x^16 and x^24. One multiplication makes the three, in bytes 0 to 1, 2 to 4 and 5 to 8.
+COFRE_INLINE __m256i reduced_tails(__m256i tweak) {
+  const __m256i tails = _mm256_shuffle_epi8(
+      tweak, lanes_of_words(-1, -1, 0x0f0e0dff, 0x0f0eff0f, -1, -1, 0x0f0e0dff, 0x0f0eff0f));
+  return _mm256_clmulepi64_epi128(tails, reduction(), 0x00);
+}
+
+// `start` is the tweak of block 0. Leaves in `maker` what comes after the unit.
+COFRE_INLINE void make_first_unit(TweakMaker& maker, XtsUnitTweaks& unit, __m128i start) {
+  const __m256i both = _mm256_broadcastsi128_si256(start);
+  auto* const pairs = reinterpret_cast<__m256i*>(unit.block);
 #pragma unroll
-  for (int step = 0; step < 2 * kRegisters; ++step) make_tweaks(maker, unit, step);
+  for (int i = 0; i < 4; ++i) {
+    const __m256i t = spread_tweak(both, kLanes * i);
+    const __m256i tails = reduced_tails(t);
+    const __m256i x8 = lanes_of_words(-1, -1, -1, 0xffff0100, -1, -1, -1, 0xffff0100);
+    const __m256i x16 = lanes_of_words(-1, -1, -1, 0xff040302, -1, -1, -1, 0xff040302);
+    const __m256i x24 = lanes_of_words(-1, -1, -1, 0x08070605, -1, -1, -1, 0x08070605);
+    pairs[i] = t;
+    pairs[i + 4] = _mm256_xor_si256(_mm256_bslli_epi128(t, 1), _mm256_shuffle_epi8(tails, x8));
+    pairs[i + 8] = _mm256_xor_si256(_mm256_bslli_epi128(t, 2), _mm256_shuffle_epi8(tails, x16));
+    pairs[i + 12] = _mm256_xor_si256(_mm256_bslli_epi128(t, 3), _mm256_shuffle_epi8(tails, x24));
+  }
+  maker.high = spread_tweak(both, 32);
+  maker.high = _mm256_permute2x128_si256(maker.high, maker.high, 0x00);
 }
 
 // Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
@@ -195,9 +238,10 @@ COFRE_INLINE __m256i crypt_last(bool encrypt, __m256i state, __m256i key) {
   return encrypt ? _mm256_aesenclast_epi128(state, key) : _mm256_aesdeclast_epi128(state, key);
 }
 
-// Half a unit. In the shadow of its rounds half the steps for a later one are made, from `first_step` on.
+// Half a unit. In the shadow of its rounds half the steps for the `later` unit, if there is one, are made,
+// from `first_step` on.
 COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const ScalarTweak* tweaks,
-                            TweakMaker& maker, XtsUnitTweaks& later, int first_step, const uint8_t* source,
+                            TweakMaker& maker, XtsUnitTweaks* later, int first_step, const uint8_t* source,
                             uint8_t* destination) {
   const auto* const tweak = reinterpret_cast<const uint8_t*>(tweaks);
   __m256i state[kRegisters];
@@ -208,8 +252,8 @@ COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const Scal
   for (int round = 1; round < rounds; ++round) {
     const __m256i key = twice(keys[round]);
     for (int i = 0; i < kRegisters; ++i) state[i] = crypt_round(encrypt, state[i], key);
-    if (round > kRegisters) continue;
-    make_tweaks(maker, later, first_step + round - 1);
+    if (later == nullptr || round > kRegisters) continue;
+    make_tweaks(maker, *later, first_step + round - 1);
     hold_here(state);
   }
   // All of the last rounds stand before the stores: alternating, they are slower.
@@ -220,34 +264,35 @@ COFRE_INLINE void xts_chunk(RoundKeys keys, int rounds, bool encrypt, const Scal
   for (int i = 0; i < kRegisters; ++i) store(destination + kRegisterBytes * i, state[i]);
 }
 
+COFRE_INLINE void xts_unit(RoundKeys keys, int rounds, bool encrypt, const XtsUnitTweaks& tweaks,
+                           TweakMaker& maker, XtsUnitTweaks* later, const uint8_t* source,
+                           uint8_t* destination) {
+  xts_chunk(keys, rounds, encrypt, tweaks.block, maker, later, 0, source, destination);
+  xts_chunk(keys, rounds, encrypt, tweaks.block + kBeside, maker, later, kRegisters, source + kChunkBytes,
+            destination + kChunkBytes);
+}
+
 // Tweaks are made two units ahead: see XtsUnitTweaks.
 COFRE_INLINE void xts_run(RoundKeys keys, int rounds, bool encrypt, const AesRun& run) {
   constexpr size_t kAhead = 2;
-  const uint8_t* source = run.source;
-  uint8_t* destination = run.destination;
   XtsUnitTweaks tweaks[kAhead + 1];
   TweakMaker maker;
   maker.iv = run.ivs;
-  maker.last_iv = run.ivs + 16 * (run.sectors - 1);
   maker.sector_bytes = run.sector_bytes;
   maker.left = run.sector_bytes;
-  begin_unit(maker, load_block(run.ivs));
-  make_unit(maker, tweaks[0]);
   const size_t units = run.sectors * (run.sector_bytes / kXtsUnitBytes);
-  if (units > 1) {
-    begin_next_unit(maker);
-    make_unit(maker, tweaks[1]);
-  }
+  make_first_unit(maker, tweaks[0], load_block(run.ivs));
+  if (units > 1) make_first_unit(maker, tweaks[1], next_unit(maker));
   size_t now = 0;
-  for (size_t unit = 0; unit < units; ++unit) {
-    begin_next_unit(maker);
-    XtsUnitTweaks& later = tweaks[now == 0 ? kAhead : now - 1];
-    const ScalarTweak* const blocks = tweaks[now].block;
-    xts_chunk(keys, rounds, encrypt, blocks, maker, later, 0, source, destination);
-    xts_chunk(keys, rounds, encrypt, blocks + kBeside, maker, later, kRegisters, source + kChunkBytes,
-              destination + kChunkBytes);
-    source += kXtsUnitBytes;
-    destination += kXtsUnitBytes;
+  size_t at = 0;
+  for (size_t unit = kAhead; unit < units; ++unit, at += kXtsUnitBytes) {
+    begin_unit(maker, next_unit(maker));
+    xts_unit(keys, rounds, encrypt, tweaks[now], maker, &tweaks[now == 0 ? kAhead : now - 1], run.source + at,
+             run.destination + at);
+    now = now == kAhead ? 0 : now + 1;
+  }
+  for (; at < units * kXtsUnitBytes; at += kXtsUnitBytes) {
+    xts_unit(keys, rounds, encrypt, tweaks[now], maker, nullptr, run.source + at, run.destination + at);
     now = now == kAhead ? 0 : now + 1;
   }
   sectors_done_here += run.sectors;
