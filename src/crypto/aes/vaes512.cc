@@ -41,6 +41,9 @@ COFRE_INLINE void store(uint8_t* to, __m512i value) {
 COFRE_INLINE __m128i load_block(const uint8_t* from) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
 }
+COFRE_INLINE void store_block(uint8_t* to, __m128i value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to), value);
+}
 COFRE_INLINE __m512i four_times(const uint8_t* block) {
   return _mm512_broadcast_i32x4(load_block(block));
 }
@@ -58,10 +61,6 @@ COFRE_INLINE void encrypt_rounds(__m512i* state, int count, const __m512i* keys,
 }
 
 // The rounds between the first key, added already, and the last one.
-COFRE_INLINE void encrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
-  encrypt_rounds(state, count, keys, 1, rounds);
-}
-
 COFRE_INLINE void decrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
   for (int round = 1; round < rounds; ++round)
     for (int i = 0; i < count; ++i) state[i] = _mm512_aesdec_epi128(state[i], keys[round]);
@@ -75,31 +74,45 @@ COFRE_INLINE __mmask8 lanes_in_use(int i, size_t blocks) {
 }
 
 // Up to 4 * count blocks; lanes without a block touch no memory.
-COFRE_INLINE void encrypt_some(const __m512i* keys, int rounds, int count, const uint8_t* source,
+COFRE_INLINE void encrypt_some(RoundKeys keys, int rounds, int count, const uint8_t* source,
                                uint8_t* destination, size_t blocks) {
   __m512i state[kRegisters];
+  const __m512i first = four_times(keys[0]);
   for (int i = 0; i < count; ++i) {
     const __m512i text = _mm512_maskz_loadu_epi64(lanes_in_use(i, blocks), source + kRegisterBytes * i);
-    state[i] = _mm512_xor_si512(text, keys[0]);
+    state[i] = _mm512_xor_si512(text, first);
   }
-  encrypt_middle(state, count, keys, rounds);
+  for (int round = 1; round < rounds; ++round) {
+    const __m512i key = four_times(keys[round]);
+    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], key);
+  }
+  const __m512i last = four_times(keys[rounds]);
   for (int i = 0; i < count; ++i) {
-    const __m512i text = _mm512_aesenclast_epi128(state[i], keys[rounds]);
+    const __m512i text = _mm512_aesenclast_epi128(state[i], last);
     _mm512_mask_storeu_epi64(destination + kRegisterBytes * i, lanes_in_use(i, blocks), text);
   }
 }
 
+COFRE_INLINE void encrypt_one(RoundKeys keys, int rounds, const uint8_t* source, uint8_t* destination) {
+  __m128i state = _mm_xor_si128(load_block(source), load_block(keys[0]));
+  for (int round = 1; round < rounds; ++round) state = _mm_aesenc_si128(state, load_block(keys[round]));
+  store_block(destination, _mm_aesenclast_si128(state, load_block(keys[rounds])));
+}
+
+// The fewer blocks, the fewer registers. A single one, of a request of one sector, is read again at once and
+// must not have been stored under a mask: such a store is not forwarded.
 COFRE_TARGET void encrypt_blocks(const void* schedule, const uint8_t* source, uint8_t* destination,
                                  size_t blocks) {
+  const RoundKeys keys = schedule_at(schedule).encrypt;
   const int rounds = schedule_at(schedule).rounds;
-  __m512i keys[kMaxAesRounds + 1];
-  load_keys(keys, schedule_at(schedule).encrypt, rounds);
-  for (; blocks > kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
+  for (; blocks >= kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
     encrypt_some(keys, rounds, kRegisters, source, destination, kBeside);
-  if (blocks > kLanes)
+  if (blocks > 2 * kLanes)
     encrypt_some(keys, rounds, kRegisters, source, destination, blocks);
-  else
-    encrypt_some(keys, rounds, 1, source, destination, blocks);
+  else if (blocks > 1)
+    encrypt_some(keys, rounds, 2, source, destination, blocks);
+  else if (blocks == 1)
+    encrypt_one(keys, rounds, source, destination);
 }
 
 // x^128 = x^7 + x^2 + x + 1 (IEEE 1619 section 5.2).
@@ -173,10 +186,14 @@ COFRE_INLINE void hold_here(__m512i* state, __m512i& work) {
                      "+v"(state[5]), "+v"(state[6]), "+v"(state[7]), "+v"(work));
 }
 
-// One chunk, to whose last round key the tweaks are added already, in `last`; between its rounds, in their
-// shadow, the same is made for the chunk after it, which starts with `next_start`.
-COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* last, __m512i next_start,
-                            const uint8_t* source, uint8_t* destination) {
+COFRE_INLINE __m512i crypt_round(bool encrypt, __m512i state, __m512i key) {
+  return encrypt ? _mm512_aesenc_epi128(state, key) : _mm512_aesdec_epi128(state, key);
+}
+
+// One chunk, to whose last round key the tweaks are added already, in `last`. Between its rounds, in their
+// shadow, the same is made for the chunk after it, if there is one: it starts with `next_start`.
+COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* last, bool has_next,
+                            __m512i next_start, const uint8_t* source, uint8_t* destination) {
   __m512i state[kRegisters];
   __m512i next_last[kRegisters];
   ChunkTweaks next;
@@ -186,10 +203,8 @@ COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m51
     state[i] = xor_three(load(source + kRegisterBytes * i), last[i], first_and_last);
 #pragma unroll
   for (int round = 1; round < rounds; ++round) {
-    for (int i = 0; i < kRegisters; ++i)
-      state[i] =
-          encrypt ? _mm512_aesenc_epi128(state[i], keys[round]) : _mm512_aesdec_epi128(state[i], keys[round]);
-    if (round > kRegisters) continue;
+    for (int i = 0; i < kRegisters; ++i) state[i] = crypt_round(encrypt, state[i], keys[round]);
+    if (!has_next || round > kRegisters) continue;
     if (round <= 2) make_half(next, round - 1, next_start);
     next_last[round - 1] = tweak_and_key(next, round - 1, keys[rounds]);
     hold_here(state, next_last[round - 1]);
@@ -197,36 +212,35 @@ COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m51
   for (int i = 0; i < kRegisters; ++i) {
     store(destination + kRegisterBytes * i, encrypt ? _mm512_aesenclast_epi128(state[i], last[i])
                                                     : _mm512_aesdeclast_epi128(state[i], last[i]));
-    last[i] = next_last[i];
+    if (has_next) last[i] = next_last[i];
   }
 }
 
 COFRE_INLINE void xts_run(RoundKeys round_keys, int rounds, bool encrypt, const AesRun& run) {
   __m512i keys[kMaxAesRounds + 1];
   load_keys(keys, round_keys, rounds);
-  const uint8_t* source = run.source;
-  uint8_t* destination = run.destination;
   const uint8_t* iv = run.ivs;
-  const uint8_t* const last_iv = run.ivs + 16 * (run.sectors - 1);
   __m128i start = load_block(iv);
   ChunkTweaks tweaks;
   for (int half = 0; half < 2; ++half) make_half(tweaks, half, _mm512_broadcast_i32x4(start));
   __m512i last[kRegisters];
   for (int i = 0; i < kRegisters; ++i) last[i] = tweak_and_key(tweaks, i, keys[rounds]);
+  const size_t last_at = run.sectors * run.sector_bytes - kChunkBytes;
   size_t left = run.sector_bytes;
-  for (size_t chunks = run.sectors * (run.sector_bytes / kChunkBytes); chunks > 0; --chunks) {
+  for (size_t at = 0; at < last_at; at += kChunkBytes) {
     left -= kChunkBytes;
     if (left == 0) {
-      iv = iv < last_iv ? iv + 16 : last_iv;
+      iv += kAesBlockBytes;
       start = load_block(iv);
       left = run.sector_bytes;
     } else {
       start = tweak_times_x32(start);
     }
-    xts_chunk(keys, rounds, encrypt, last, _mm512_broadcast_i32x4(start), source, destination);
-    source += kChunkBytes;
-    destination += kChunkBytes;
+    xts_chunk(keys, rounds, encrypt, last, true, _mm512_broadcast_i32x4(start), run.source + at,
+              run.destination + at);
   }
+  xts_chunk(keys, rounds, encrypt, last, false, _mm512_setzero_si512(), run.source + last_at,
+            run.destination + last_at);
   sectors_done_here += run.sectors;
 }
 
