@@ -48,8 +48,15 @@ COFRE_INLINE void store_block(uint8_t* to, __m128i value) {
 COFRE_INLINE __m256i twice(const uint8_t* block) {
   return _mm256_broadcastsi128_si256(load_block(block));
 }
-COFRE_INLINE __m256i two_blocks(const uint8_t* low, const uint8_t* high) {
-  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_block(low)), load_block(high), 1);
+
+// Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
+// for it.
+COFRE_INLINE void hold_here(__m256i* state) {
+  __asm__ volatile(""
+                   : "+x"(state[0]), "+x"(state[1]), "+x"(state[2]), "+x"(state[3]), "+x"(state[4]),
+                     "+x"(state[5]), "+x"(state[6]), "+x"(state[7])
+                   :
+                   : "memory");
 }
 
 // The rounds between the first key, added already, and the last one.
@@ -212,16 +219,6 @@ COFRE_INLINE void make_first_unit(TweakMaker& maker, XtsUnitTweaks& unit, __m128
   maker.high = _mm256_permute2x128_si256(maker.high, maker.high, 0x00);
 }
 
-// Left alone, the compiler gathers work that stands between rounds in one place, where the rounds would wait
-// for it.
-COFRE_INLINE void hold_here(__m256i* state) {
-  __asm__ volatile(""
-                   : "+x"(state[0]), "+x"(state[1]), "+x"(state[2]), "+x"(state[3]), "+x"(state[4]),
-                     "+x"(state[5]), "+x"(state[6]), "+x"(state[7])
-                   :
-                   : "memory");
-}
-
 // The text plus key plus tweak, two instructions: left alone, the compiler adds text and tweak first and
 // loads one of them apart.
 COFRE_INLINE __m256i add_three(const uint8_t* text, __m256i key, const uint8_t* tweak) {
@@ -322,51 +319,119 @@ COFRE_TARGET void xts_decrypt(const void* schedule, const AesRun& run) {
   }
 }
 
-// `bytes` of 2 * count sectors, side by side, `stride` apart; `state` holds the ciphertext before.
-COFRE_INLINE void cbc_encrypt_part(RoundKeys keys, int rounds, int count, __m256i* state,
-                                   const uint8_t* source, uint8_t* destination, size_t stride, size_t bytes) {
-  for (size_t at = 0; at < bytes; at += kAesBlockBytes) {
-    const __m256i key = twice(keys[0]);
-    for (int i = 0; i < count; ++i) {
-      const uint8_t* from = source + 2 * i * stride + at;
-      state[i] = _mm256_xor_si256(state[i], _mm256_xor_si256(two_blocks(from, from + stride), key));
-    }
-    encrypt_middle(state, count, keys, rounds);
-    const __m256i last = twice(keys[rounds]);
-    for (int i = 0; i < count; ++i) {
-      uint8_t* to = destination + 2 * i * stride + at;
-      state[i] = _mm256_aesenclast_epi128(state[i], last);
-      store_block(to, _mm256_castsi256_si128(state[i]));
-      store_block(to + stride, _mm256_extracti128_si256(state[i], 1));
-    }
+// Sectors side by side in CBC encryption: register i works on the sectors 2 * i and 2 * i + 1.
+struct Beside {
+  const uint8_t* source;
+  uint8_t* destination;
+  size_t stride;
+};
+
+// So many bytes of each of up to 16 sectors, a block of two sectors a register: [block][register].
+template <size_t kBytes>
+struct alignas(64) Column {
+  __m256i block[kBytes / kAesBlockBytes][kRegisters];
+};
+
+constexpr int kLineBytes = 64;  // what is moved at once, of each of two sectors
+constexpr int kLineBlocks = kLineBytes / kAesBlockBytes;
+
+// Moves the n-th line of the column whose first byte in the sectors is `at`: all lines of sectors 0 and 1,
+// then those of sectors 2 and 3, and so on.
+template <size_t kBytes>
+COFRE_INLINE void gather(Column<kBytes>& column, int n, const Beside& beside, size_t at) {
+  constexpr int kLines = kBytes / kLineBytes;
+  const int i = n / kLines;
+  const int line = n % kLines;
+  const uint8_t* from = beside.source + 2 * i * beside.stride + at + line * kLineBytes;
+  for (int k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, from += kRegisterBytes) {
+    const __m256i even = load(from);
+    const __m256i odd = load(from + beside.stride);
+    column.block[k][i] = _mm256_permute2x128_si256(even, odd, 0x20);
+    column.block[k + 1][i] = _mm256_permute2x128_si256(even, odd, 0x31);
   }
 }
 
-COFRE_INLINE void copy_lines(const uint8_t* source, size_t source_stride, uint8_t* destination,
-                             size_t destination_stride, int lines) {
-  for (int i = 0; i < lines; ++i, source += source_stride, destination += destination_stride) {
-    store(destination, load(source));
-    store(destination + kRegisterBytes, load(source + kRegisterBytes));
+template <size_t kBytes>
+COFRE_INLINE void scatter(const Column<kBytes>& column, int n, const Beside& beside, size_t at) {
+  constexpr int kLines = kBytes / kLineBytes;
+  const int i = n / kLines;
+  const int line = n % kLines;
+  uint8_t* to = beside.destination + 2 * i * beside.stride + at + line * kLineBytes;
+  for (int k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, to += kRegisterBytes) {
+    const __m256i first = column.block[k][i];
+    const __m256i second = column.block[k + 1][i];
+    store(to, _mm256_permute2x128_si256(first, second, 0x20));
+    store(to + beside.stride, _mm256_permute2x128_si256(first, second, 0x31));
   }
 }
 
-// Sectors first .. first + 2 * count - 1. Larger sectors go by way of a small window, a cache line of each at
-// a time: a power of two apart, their lines fall into few sets of the cache and would push each other out
-// between two blocks.
-COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, const AesRun& run, size_t first) {
-  constexpr size_t kLine = 64;
-  const size_t stride = run.sector_bytes;
-  const uint8_t* source = run.source + first * stride;
-  uint8_t* destination = run.destination + first * stride;
+// What is moved in the shadow of a column's rounds: the column after it and the one before, where there are.
+template <size_t kBytes>
+struct Moves {
+  Column<kBytes>* after;
+  size_t after_at;
+  const Column<kBytes>* before;
+  size_t before_at;
+};
+
+// Block k of a column. Two lines are moved in and two out, until all `lines` are.
+template <size_t kBytes>
+COFRE_INLINE void cbc_encrypt_block(RoundKeys keys, int rounds, int count, __m256i* state,
+                                    const Column<kBytes>& in, Column<kBytes>& out, int k,
+                                    const Beside& beside, const Moves<kBytes>& moves) {
+  const int lines = count * static_cast<int>(kBytes) / kLineBytes;
+  const __m256i first = twice(keys[0]);
+  for (int i = 0; i < count; ++i)
+    state[i] = _mm256_xor_si256(state[i], _mm256_xor_si256(in.block[k][i], first));
+#pragma unroll
+  for (int round = 1; round < rounds; ++round) {
+    const __m256i key = twice(keys[round]);
+    for (int i = 0; i < count; ++i) state[i] = _mm256_aesenc_epi128(state[i], key);
+    const int n = 2 * k + (round / 2) % 2;
+    if (round % 2 == 1 || round > 8 || n >= lines) continue;
+    if (round <= 4 && moves.after != nullptr) gather(*moves.after, n, beside, moves.after_at);
+    if (round > 4 && moves.before != nullptr) scatter(*moves.before, n, beside, moves.before_at);
+    if (count == kRegisters) hold_here(state);
+  }
+  const __m256i last = twice(keys[rounds]);
+  for (int i = 0; i < count; ++i) {
+    state[i] = _mm256_aesenclast_epi128(state[i], last);
+    out.block[k][i] = state[i];
+  }
+}
+
+// 2 * count sectors, a column after the other.
+template <size_t kBytes>
+COFRE_INLINE void cbc_encrypt_columns(RoundKeys keys, int rounds, int count, const Beside& beside,
+                                      const uint8_t* ivs) {
+  const int lines = count * static_cast<int>(kBytes) / kLineBytes;
+  Column<kBytes> in[2];
+  Column<kBytes> out[2];
   __m256i state[kRegisters];
-  for (int i = 0; i < count; ++i) state[i] = load(run.ivs + 16 * first + kRegisterBytes * i);
-  if (stride == 512) return cbc_encrypt_part(keys, rounds, count, state, source, destination, 512, 512);
-  alignas(64) uint8_t window[kBeside * kLine];
-  for (size_t at = 0; at < stride; at += kLine) {
-    copy_lines(source + at, stride, window, kLine, kLanes * count);
-    cbc_encrypt_part(keys, rounds, count, state, window, window, kLine, kLine);
-    copy_lines(window, kLine, destination + at, stride, kLanes * count);
+  for (int i = 0; i < count; ++i) state[i] = load(ivs + kRegisterBytes * i);
+  for (int n = 0; n < lines; ++n) gather(in[0], n, beside, 0);
+  size_t here = 0;
+  for (size_t at = 0; at < beside.stride; at += kBytes) {
+    here = at / kBytes % 2;
+    const Moves<kBytes> moves = {at + kBytes < beside.stride ? &in[1 - here] : nullptr, at + kBytes,
+                                 at > 0 ? &out[1 - here] : nullptr, at - kBytes};
+    for (int k = 0; k < static_cast<int>(kBytes / kAesBlockBytes); ++k)
+      cbc_encrypt_block(keys, rounds, count, state, in[here], out[here], k, beside, moves);
   }
+  for (int n = 0; n < lines; ++n) scatter(out[here], n, beside, beside.stride - kBytes);
+}
+
+// Sectors first .. first + 2 * count - 1. The lines of larger sectors fall into few sets of the cache, as
+// they are a power of two apart. Each is visited once, and its neighbour with it: so the processor, which
+// fetches ahead, does not fetch what others push out before it is used.
+COFRE_INLINE void cbc_encrypt_beside(RoundKeys keys, int rounds, int count, const AesRun& run, size_t first) {
+  const size_t at = first * run.sector_bytes;
+  const Beside beside = {run.source + at, run.destination + at, run.sector_bytes};
+  const uint8_t* ivs = run.ivs + kAesBlockBytes * first;
+  if (run.sector_bytes == 512)
+    cbc_encrypt_columns<64>(keys, rounds, count, beside, ivs);
+  else
+    cbc_encrypt_columns<128>(keys, rounds, count, beside, ivs);
 }
 
 COFRE_INLINE void cbc_encrypt_one(RoundKeys keys, int rounds, const AesRun& run, size_t sector) {
@@ -381,9 +446,7 @@ COFRE_INLINE void cbc_encrypt_one(RoundKeys keys, int rounds, const AesRun& run,
   }
 }
 
-COFRE_TARGET void cbc_encrypt(const void* schedule, const AesRun& run) {
-  const RoundKeys keys = schedule_at(schedule).encrypt;
-  const int rounds = schedule_at(schedule).rounds;
+COFRE_INLINE void cbc_encrypt_run(RoundKeys keys, int rounds, const AesRun& run) {
   size_t first = 0;
   for (; run.sectors - first >= kBeside; first += kBeside)
     cbc_encrypt_beside(keys, rounds, kRegisters, run, first);
@@ -391,6 +454,18 @@ COFRE_TARGET void cbc_encrypt(const void* schedule, const AesRun& run) {
   for (; run.sectors - first >= 2; first += 2) cbc_encrypt_beside(keys, rounds, 1, run, first);
   if (first < run.sectors) cbc_encrypt_one(keys, rounds, run, first);
   sectors_done_here += run.sectors;
+}
+
+COFRE_TARGET void cbc_encrypt(const void* schedule, const AesRun& run) {
+  const X86AesSchedule& keys = schedule_at(schedule);
+  switch (keys.rounds) {
+    case 10:
+      return cbc_encrypt_run(keys.encrypt, 10, run);
+    case 12:
+      return cbc_encrypt_run(keys.encrypt, 12, run);
+    default:
+      return cbc_encrypt_run(keys.encrypt, 14, run);
+  }
 }
 
 COFRE_TARGET void cbc_decrypt(const void* schedule, const AesRun& run) {
