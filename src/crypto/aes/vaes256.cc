@@ -374,12 +374,13 @@ struct Moves {
   size_t before_at;
 };
 
-// Block k of a column. Two lines are moved in and two out, until all `lines` are.
+// Block k of a column. A line or two are moved in and as many out, until all `lines` are.
 template <size_t kBytes>
 COFRE_INLINE void cbc_encrypt_block(RoundKeys keys, int rounds, int count, __m256i* state,
                                     const Column<kBytes>& in, Column<kBytes>& out, int k,
                                     const Beside& beside, const Moves<kBytes>& moves) {
   const int lines = count * static_cast<int>(kBytes) / kLineBytes;
+  const int turns = count > kRegisters / 2 ? 2 : 1;
   const __m256i first = twice(keys[0]);
   for (int i = 0; i < count; ++i)
     state[i] = _mm256_xor_si256(state[i], _mm256_xor_si256(in.block[k][i], first));
@@ -387,8 +388,9 @@ COFRE_INLINE void cbc_encrypt_block(RoundKeys keys, int rounds, int count, __m25
   for (int round = 1; round < rounds; ++round) {
     const __m256i key = twice(keys[round]);
     for (int i = 0; i < count; ++i) state[i] = _mm256_aesenc_epi128(state[i], key);
-    const int n = 2 * k + (round / 2) % 2;
-    if (round % 2 == 1 || round > 8 || n >= lines) continue;
+    const int turn = (round / 2) % 2;
+    const int n = turns * k + turn;
+    if (round % 2 == 1 || round > 8 || turn >= turns || n >= lines) continue;
     if (round <= 4 && moves.after != nullptr) gather(*moves.after, n, beside, moves.after_at);
     if (round > 4 && moves.before != nullptr) scatter(*moves.before, n, beside, moves.before_at);
     if (count == kRegisters) hold_here(state);
