@@ -332,18 +332,18 @@ struct alignas(64) Column {
   __m256i block[kBytes / kAesBlockBytes][kRegisters];
 };
 
-constexpr int kLineBytes = 64;  // what is moved at once, of each of two sectors
-constexpr int kLineBlocks = kLineBytes / kAesBlockBytes;
+constexpr size_t kLineBytes = 64;  // what is moved at once, of each of two sectors
+constexpr size_t kLineBlocks = kLineBytes / kAesBlockBytes;
 
 // Moves the n-th line of the column whose first byte in the sectors is `at`: all lines of sectors 0 and 1,
 // then those of sectors 2 and 3, and so on.
 template <size_t kBytes>
-COFRE_INLINE void gather(Column<kBytes>& column, int n, const Beside& beside, size_t at) {
-  constexpr int kLines = kBytes / kLineBytes;
-  const int i = n / kLines;
-  const int line = n % kLines;
+COFRE_INLINE void gather(Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kLineBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   const uint8_t* from = beside.source + 2 * i * beside.stride + at + line * kLineBytes;
-  for (int k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, from += kRegisterBytes) {
+  for (size_t k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, from += kRegisterBytes) {
     const __m256i even = load(from);
     const __m256i odd = load(from + beside.stride);
     column.block[k][i] = _mm256_permute2x128_si256(even, odd, 0x20);
@@ -352,12 +352,12 @@ COFRE_INLINE void gather(Column<kBytes>& column, int n, const Beside& beside, si
 }
 
 template <size_t kBytes>
-COFRE_INLINE void scatter(const Column<kBytes>& column, int n, const Beside& beside, size_t at) {
-  constexpr int kLines = kBytes / kLineBytes;
-  const int i = n / kLines;
-  const int line = n % kLines;
+COFRE_INLINE void scatter(const Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kLineBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   uint8_t* to = beside.destination + 2 * i * beside.stride + at + line * kLineBytes;
-  for (int k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, to += kRegisterBytes) {
+  for (size_t k = line * kLineBlocks; k < (line + 1) * kLineBlocks; k += 2, to += kRegisterBytes) {
     const __m256i first = column.block[k][i];
     const __m256i second = column.block[k + 1][i];
     store(to, _mm256_permute2x128_si256(first, second, 0x20));
@@ -379,7 +379,7 @@ template <size_t kBytes>
 COFRE_INLINE void cbc_encrypt_block(RoundKeys keys, int rounds, int count, __m256i* state,
                                     const Column<kBytes>& in, Column<kBytes>& out, int k,
                                     const Beside& beside, const Moves<kBytes>& moves) {
-  const int lines = count * static_cast<int>(kBytes) / kLineBytes;
+  const int lines = count * static_cast<int>(kBytes / kLineBytes);
   const int turns = count > kRegisters / 2 ? 2 : 1;
   const __m256i first = twice(keys[0]);
   for (int i = 0; i < count; ++i)
@@ -406,7 +406,7 @@ COFRE_INLINE void cbc_encrypt_block(RoundKeys keys, int rounds, int count, __m25
 template <size_t kBytes>
 COFRE_INLINE void cbc_encrypt_columns(RoundKeys keys, int rounds, int count, const Beside& beside,
                                       const uint8_t* ivs) {
-  const int lines = count * static_cast<int>(kBytes) / kLineBytes;
+  const int lines = count * static_cast<int>(kBytes / kLineBytes);
   Column<kBytes> in[2];
   Column<kBytes> out[2];
   __m256i state[kRegisters];

@@ -102,7 +102,7 @@ COFRE_TARGET void encrypt_blocks(const void* schedule, const uint8_t* source, ui
   const int rounds = schedule_at(schedule).rounds;
   for (; blocks >= kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
     encrypt_some(keys, rounds, kRegisters, source, destination, kBeside);
-  if (blocks > 2 * kLanes)
+  if (blocks > size_t{2} * kLanes)
     encrypt_some(keys, rounds, kRegisters, source, destination, blocks);
   else if (blocks > 1)
     encrypt_some(keys, rounds, 2, source, destination, blocks);
@@ -269,13 +269,13 @@ COFRE_INLINE void transpose(__m512i* row) {
 // Moves the n-th line, a register's 64 bytes, of four sectors of the column whose first byte in them is `at`:
 // all lines of sectors 0 to 3, then those of sectors 4 to 7, and so on.
 template <size_t kBytes>
-COFRE_INLINE void gather(Column<kBytes>& column, int n, const Beside& beside, size_t at) {
-  constexpr int kLines = kBytes / kRegisterBytes;
-  const int i = n / kLines;
-  const int line = n % kLines;
+COFRE_INLINE void gather(Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kRegisterBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   __m512i row[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    const auto wanted = static_cast<size_t>(kLanes * i + lane);
+    const size_t wanted = kLanes * i + lane;
     const size_t sector = wanted < beside.used ? wanted : beside.used - 1;
     row[lane] = load(beside.source + sector * beside.stride + at + line * kRegisterBytes);
   }
@@ -284,15 +284,15 @@ COFRE_INLINE void gather(Column<kBytes>& column, int n, const Beside& beside, si
 }
 
 template <size_t kBytes>
-COFRE_INLINE void scatter(const Column<kBytes>& column, int n, const Beside& beside, size_t at) {
-  constexpr int kLines = kBytes / kRegisterBytes;
-  const int i = n / kLines;
-  const int line = n % kLines;
+COFRE_INLINE void scatter(const Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kRegisterBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   __m512i row[kLanes];
   for (int k = 0; k < kLanes; ++k) row[k] = column.block[kLanes * line + k][i];
   transpose(row);
   for (int lane = 0; lane < kLanes; ++lane) {
-    const auto sector = static_cast<size_t>(kLanes * i + lane);
+    const size_t sector = kLanes * i + lane;
     if (sector < beside.used)
       store(beside.destination + sector * beside.stride + at + line * kRegisterBytes, row[lane]);
   }
@@ -374,7 +374,7 @@ COFRE_INLINE void cbc_encrypt_run(RoundKeys round_keys, int rounds, const AesRun
     const uint8_t* ivs = run.ivs + 16 * first;
     if (beside.used > kBeside / 2)
       cbc_encrypt_beside(keys, rounds, kRegisters, beside, ivs);
-    else if (beside.used > 2 * kLanes)
+    else if (beside.used > size_t{2} * kLanes)
       cbc_encrypt_beside(keys, rounds, kRegisters / 2, beside, ivs);
     else if (beside.used > kLanes)
       cbc_encrypt_beside(keys, rounds, 2, beside, ivs);
