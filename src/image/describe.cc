@@ -86,6 +86,11 @@ Json snapshots_json(const std::vector<qcow2::SnapshotEntry>& snapshots) {
   return list;
 }
 
+// As printf pads: what is counted are bytes.
+std::string padded(const std::string& text, size_t bytes) {
+  return text + std::string(bytes - std::min(bytes, text.size()), ' ');
+}
+
 std::string backing_text(const ImageInfo& info) {
   if (!info.backing_filename) return "";
   std::string text = fmt::format("backing file: {}", *info.backing_filename);
@@ -119,7 +124,7 @@ std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots) {
   text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK",
                       "ICOUNT");
   for (const qcow2::SnapshotEntry& snapshot : snapshots)
-    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", snapshot.id, snapshot.name,
+    text += fmt::format("{} {} {:>8}{:>20}{:>13}{:>11}\n", padded(snapshot.id, 9), padded(snapshot.name, 16),
                         format_size(snapshot.vm_state_bytes), date_text(snapshot.date_seconds),
                         vm_clock_text(snapshot.vm_clock_ns),
                         snapshot.icount ? std::to_string(*snapshot.icount) : "");

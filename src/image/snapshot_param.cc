@@ -24,8 +24,8 @@ size_t choose_snapshot(const qcow2::Image& image, const std::string& param) {
                          ? qcow2::find_snapshot(image.snapshots(), parse_selector(param))
                          : qcow2::find_snapshot(image.snapshots(), param);
   if (!found)
-    fail(ErrorKind::kNotFound, "'{}': Can't find snapshot '{}'; snapshot -l lists those there are", image.name(),
-         param);
+    fail(ErrorKind::kNotFound, "'{}': Can't find snapshot '{}'; snapshot -l lists those there are",
+         image.name(), param);
   return *found;
 }
 

@@ -1,7 +1,7 @@
 // SNAPSHOT_PARAM of the command line: which internal snapshot of an image is meant.
 //
-// Either "snapshot.id=ID,snapshot.name=NAME" (one of them or both), or an ID or a name as it is; an ID is looked
-// for first. Any lane.
+// Either "snapshot.id=ID,snapshot.name=NAME" (one of them or both), or an ID or a name as it is; an ID is
+// looked for first. Any lane.
 #pragma once
 
 #include <cstddef>

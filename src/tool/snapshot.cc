@@ -54,7 +54,8 @@ qcow2::SnapshotEntry describe_now(const std::string& name) {
   return snapshot;
 }
 
-size_t find(const qcow2::Image& image, std::optional<size_t> found, const char* verb, const std::string& name) {
+size_t find(const qcow2::Image& image, std::optional<size_t> found, const char* verb,
+            const std::string& name) {
   if (!found)
     fail(ErrorKind::kNotFound, "Could not {} snapshot '{}': '{}' has none such", verb, name, image.name());
   return *found;
@@ -74,11 +75,11 @@ io::task<void> act(qcow2::Image& image, const SnapshotArguments& given) {
 }
 
 io::task<void> run_on_image(const SnapshotArguments& given) {
-  image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]),
-                                                        {.writable = given.changes(),
-                                                         .force_share = given.source.force_share,
-                                                         .no_backing = true,
-                                                         .keys = image::Keys::kUnused});
+  image::OpenedImage image =
+      co_await image::open_image(given.source.name(given.names[0]), {.writable = given.changes(),
+                                                                     .force_share = given.source.force_share,
+                                                                     .no_backing = true,
+                                                                     .keys = image::Keys::kUnused});
   qcow2::Image* const qcow2 = image.top().qcow2;
   if (given.changes() && qcow2 == nullptr)
     fail(ErrorKind::kUnsupported, "'{}' is {}: internal snapshots are a matter of qcow2", image.top().path,

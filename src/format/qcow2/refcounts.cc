@@ -101,8 +101,9 @@ void Refcounts::check_adjustable(const Slice& slice, uint64_t index, uint64_t co
            "'{}': the refcount of the cluster at offset {} is {} though it is in use; run check -r all",
            file_.name(), (cluster + i) << header_.cluster_bits, old);
     if (delta > 0 && (now < old || now > max_refcount(header_.refcount_order)))
-      fail(ErrorKind::kLimit, "'{}': the cluster at offset {} has more references than {}-bit refcounts can tell",
-           file_.name(), (cluster + i) << header_.cluster_bits, header_.refcount_bits());
+      fail(ErrorKind::kLimit,
+           "'{}': the cluster at offset {} has more references than {}-bit refcounts can tell", file_.name(),
+           (cluster + i) << header_.cluster_bits, header_.refcount_bits());
   }
 }
 

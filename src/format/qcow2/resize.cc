@@ -65,8 +65,8 @@ io::task<void> grow(State& state, uint64_t length) {
     co_await state.file->flush();
     state.header.size_bytes = state.length_bytes = length;
   }
-  // New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the
-  // VM state.
+  // New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in
+  // the VM state.
   const uint64_t hidden_end = std::max(
       {state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0, vm_state_end});
   const uint64_t end = std::min(hidden_end, length);

@@ -1,6 +1,6 @@
-// Everything that one L1 table refers to: its L2 tables, and the host clusters that they name. Each L1 table of
-// an image, the active one and those of snapshots, counts one reference for all of that.
-// Source: qcow2 specification, "Snapshots", "Cluster mapping". Home lane; `metadata` is held.
+// Everything that one L1 table refers to: its L2 tables, and the host clusters that they name. Each L1 table
+// of an image, the active one and those of snapshots, counts one reference for all of that. Source: qcow2
+// specification, "Snapshots", "Cluster mapping". Home lane; `metadata` is held.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,9 @@ class SnapshotTree {
   void add_run(Runs& runs, uint64_t host_offset, uint64_t clusters) const;
   void add_entry(Runs& runs, L2Entry entry) const;
   uint64_t guest_of(size_t index) const noexcept { return index * state_.bytes_per_l2_table; }
-  uint64_t slices_per_table() const noexcept { return state_.cluster_bytes() / state_.l2_cache.slice_bytes(); }
+  uint64_t slices_per_table() const noexcept {
+    return state_.cluster_bytes() / state_.l2_cache.slice_bytes();
+  }
   uint64_t entries_per_slice() const noexcept {
     return state_.l2_cache.slice_bytes() / state_.header.l2_entry_bytes();
   }

@@ -12,8 +12,8 @@
 namespace cofre::qcow2 {
 namespace {
 
-constexpr uint64_t kDiskFieldsAt = 24;       // size, encryption method, L1 entries, L1 table
-constexpr uint64_t kSnapshotFieldsAt = 60;   // number of snapshots, table
+constexpr uint64_t kDiskFieldsAt = 24;      // size, encryption method, L1 entries, L1 table
+constexpr uint64_t kSnapshotFieldsAt = 60;  // number of snapshots, table
 
 std::vector<std::byte> table_bytes(const std::vector<uint64_t>& entries) {
   std::vector<std::byte> bytes(entries.size() * 8);
@@ -26,8 +26,9 @@ io::task<std::vector<uint64_t>> read_l1(State& state, const SnapshotEntry& snaps
   const uint64_t bytes = uint64_t{snapshot.l1_entries} * 8;
   if (bytes > kMaxL1Bytes || !is_aligned(snapshot.l1_table_offset, state.cluster_bytes()) ||
       !range_within(snapshot.l1_table_offset, bytes, state.file->length_bytes()))
-    state.fail_corrupt(fmt::format("snapshot {} ('{}') has an L1 table of {} entries at offset {}, which cannot be",
-                                   snapshot.id, snapshot.name, snapshot.l1_entries, snapshot.l1_table_offset));
+    state.fail_corrupt(
+        fmt::format("snapshot {} ('{}') has an L1 table of {} entries at offset {}, which cannot be",
+                    snapshot.id, snapshot.name, snapshot.l1_entries, snapshot.l1_table_offset));
   DiskTable table;
   co_await table.read(*state.file, snapshot.l1_table_offset, snapshot.l1_entries);
   co_return table.values();
@@ -183,11 +184,12 @@ io::task<void> SnapshotChange::apply(size_t number) {
   const SnapshotEntry snapshot = state_.snapshots.at(number);
   if (snapshot.disk_bytes != state_.header.size_bytes && state_.header.version < 3)
     fail(ErrorKind::kUnsupported,
-         "'{}': snapshot {} is of a disk of {} bytes, and a version 2 image with snapshots cannot change its size",
+         "'{}': snapshot {} is of a disk of {} bytes, and a version 2 image with snapshots cannot change its "
+         "size",
          state_.name, snapshot.id, snapshot.disk_bytes);
   SnapshotTree tree(state_, co_await read_l1(state_, snapshot));
-  std::vector<uint64_t> l1(std::max<uint64_t>(
-      {tree.l1().size(), state_.l1.size(), state_.l1_entries_for(snapshot.disk_bytes)}));
+  std::vector<uint64_t> l1(
+      std::max<uint64_t>({tree.l1().size(), state_.l1.size(), state_.l1_entries_for(snapshot.disk_bytes)}));
   co_await guarded(prepare_apply(tree, l1), tree);
   const uint64_t old_offset = state_.l1.offset();
   SnapshotTree old(state_, state_.l1.values());
@@ -244,8 +246,8 @@ void require_snapshots(const State& state, const char* verb) {
   state.require_writable();
   if (state.header.external_data())
     fail(ErrorKind::kUnsupported,
-         "'{}' keeps its data in an external file: it can have no internal snapshots, so none to {}", state.name,
-         verb);
+         "'{}' keeps its data in an external file: it can have no internal snapshots, so none to {}",
+         state.name, verb);
 }
 
 io::task<void> create_at_home(State& state, SnapshotEntry snapshot) {
@@ -256,7 +258,8 @@ io::task<void> create_at_home(State& state, SnapshotEntry snapshot) {
   co_await state.prepare_to_change();
   const uint64_t start = state.vm_state_start();
   const uint64_t mapped = state.l1.size() * state.bytes_per_l2_table;
-  const uint64_t end = std::min(mapped, start + std::min(mapped, align_up(vm_state_bytes, state.cluster_bytes())));
+  const uint64_t end =
+      std::min(mapped, start + std::min(mapped, align_up(vm_state_bytes, state.cluster_bytes())));
   if (end > start) co_await state.discard_range(start, end - start);
 }
 

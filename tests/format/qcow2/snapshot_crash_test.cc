@@ -87,9 +87,9 @@ class InterruptedStep {
     std::string said;
     uint64_t flags = 0;
     const CheckResult result = rig_.run(check(*image, {.report = [&](const std::string& finding) {
-                                                said += finding + "\n";
-                                                if (finding.find("copied flag") != std::string::npos) ++flags;
-                                              }}));
+      said += finding + "\n";
+      if (finding.find("copied flag") != std::string::npos) ++flags;
+    }}));
     EXPECT_EQ(result.corruptions, flags) << said;
     EXPECT_EQ(result.check_errors, 0u) << said;
   }
@@ -154,8 +154,8 @@ TEST(SnapshotCrash, LeavesTheStateBeforeOrAfter) {
   const uint64_t seed = test_seed();
   for (const Shape& shape : crash_shapes()) {
     for (const Step step : kSteps) {
-      SCOPED_TRACE(testing::Message() << "seed " << seed << " " << shape.name << " step "
-                                      << static_cast<int>(step));
+      SCOPED_TRACE(testing::Message()
+                   << "seed " << seed << " " << shape.name << " step " << static_cast<int>(step));
       crash_everywhere(shape, seed, step);
       if (testing::Test::HasFailure()) return;
     }

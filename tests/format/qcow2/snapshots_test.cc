@@ -167,9 +167,8 @@ TEST(SnapshotLimits, DamagedTables) {
     layout.put<uint64_t>(layout.snapshot_table(), offset);
     for (const bool apply : {false, true}) {
       rig.open();
-      expect_error(ErrorKind::kCorrupt, "L1 table", [&] {
-        rig.run(apply ? rig.image().apply_snapshot(0) : rig.image().delete_snapshot(0));
-      });
+      expect_error(ErrorKind::kCorrupt, "L1 table",
+                   [&] { rig.run(apply ? rig.image().apply_snapshot(0) : rig.image().delete_snapshot(0)); });
       rig.verify();
       rig.close();
       layout.put<uint64_t>(72, 0);  // the corrupt bit
