@@ -36,6 +36,8 @@ class ModelRig {
 
   void create();
   void open();
+  // Over a device that stands before file() and outlives the image.
+  void open_through(block::Device& device) { image_ = open_over(device, data_file_); }
   void close();
   // Destroys the image as a crash would.
   void drop() noexcept { image_.reset(); }

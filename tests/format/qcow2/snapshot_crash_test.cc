@@ -209,6 +209,19 @@ TEST(SnapshotCrash, ErrorsOfTheStorage) {
   }
 }
 
+// A device some of whose writes take very long.
+class Dawdling final : public Borrowed {
+ public:
+  Dawdling(block::Device& inner, std::mt19937_64& random) : Borrowed(inner), random_(random) {}
+  io::task<void> write(uint64_t offset, ConstBytes from, block::WriteFlags flags) override {
+    for (uint64_t i = random_() % 8 == 0 ? random_() % 1000 : 0; i > 0; --i) co_await io::yield();
+    co_await Borrowed::write(offset, from, flags);
+  }
+
+ private:
+  std::mt19937_64& random_;
+};
+
 io::task<void> write_on(SnapshotRig& rig, const bool& over) {
   while (!over) {
     const ModelRig::Request request = rig.random_request();
@@ -245,7 +258,8 @@ TEST(SnapshotCrash, WritesInFlight) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << " round " << i << " " << shape.name);
     SnapshotRig rig(shape, seed + static_cast<uint64_t>(i));
     rig.create();
-    rig.open();
+    Dawdling file(rig.file(), rig.random());
+    rig.open_through(file);
     rig.burst(8);
     const std::vector<std::byte> taken = rig.run(write_beside(rig));
     rig.run(rig.image().flush());
