@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "image/open_foreign.h"
 #include "image/sector_padded.h"
+#include "image/snapshot_param.h"
 #include "layer/align.h"
 
 namespace cofre::image {
@@ -130,10 +131,38 @@ void refuse_loop(const Walk& walk, const storage::FileDevice& file, const std::s
 
 io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy);
 
+// Where a LUKS header lies.
+struct LuksPlace {
+  block::Device& file;
+  uint64_t offset;
+  uint64_t area_bytes;
+};
+
+// Tries what was typed for an image above in the chain, so that one passphrase of a whole chain is asked for
+// once. (With the legacy aes nothing would tell that it is the wrong one.)
+io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, const LayerOptions& options,
+                                                           const OpenPolicy& policy,
+                                                           const std::string& label) {
+  if (options.key_secret) co_return std::nullopt;
+  const std::optional<ConstBytes> likely = policy.secrets->likely_answer(label);
+  if (!likely) co_return std::nullopt;
+  try {
+    co_return co_await luks::luks1_unlock(place.file, place.offset, place.area_bytes, *likely);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kWrongSecret) throw;
+  }
+  co_return std::nullopt;
+}
+
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      const std::string& label) {
+                      const std::string& label, bool is_top) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
+  if (const auto& place = image.header().crypt_header; place && !is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
+    if (volume) co_return image.unlock(*volume);
+  }
   co_await image.unlock(policy.secrets->choose(options.key_secret, label));
 }
 
@@ -189,12 +218,24 @@ std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& o
   return name;
 }
 
+// Whether the layer below `overlay_path` is the one that the policy wants to write to.
+bool is_writable_backing(const Walk& walk, const ImageName& backing, const std::string& overlay_path) {
+  const std::optional<std::string>& wanted = walk.policy.writable_backing;
+  if (!wanted) return false;
+  if (wanted->empty()) return walk.chain.size() == 1;
+  const auto path = backing.options.values().find("file.filename");
+  return path != backing.options.values().end() &&
+         storage::same_file(path->second, resolve_beside(overlay_path, *wanted));
+}
+
 OpenPolicy policy_below(const OpenPolicy& policy) {
   OpenPolicy below = policy;
-  below.writable = false;
+  below.force_share = policy.force_share || policy.force_share_below;
+  below.cache = policy.cache_below.value_or(policy.cache);
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.snapshot.reset();
   return below;
 }
 
@@ -204,7 +245,9 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
   try {
     std::optional<ImageName> name = backing_name(image, options);
     if (!name) co_return;
-    backing = co_await open_layer(walk, std::move(*name), policy_below(policy));
+    OpenPolicy below = policy_below(policy);
+    below.writable = is_writable_backing(walk, *name, options.path);
+    backing = co_await open_layer(walk, std::move(*name), std::move(below));
   } catch (const Error& error) {
     throw error.with_context(fmt::format("backing file of '{}'", options.path));
   }
@@ -223,10 +266,24 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   walk.chain[index].device = image.get();
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  co_await unlock(*image, options, policy, label);
+  co_await unlock(*image, options, policy, label, index == 0);
   attach_data_file(*image, options, policy, walk.chain[index]);
   co_await attach_backing(walk, *image, std::move(options), policy);
+  if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
   co_return image;
+}
+
+io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<block::Device> file,
+                                                              const LayerOptions& options,
+                                                              const OpenPolicy& policy, bool is_top) {
+  const std::string label = policy.label.empty() ? options.path : policy.label;
+  if (!is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({*file, 0, 0}, options, policy, label);
+    if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
+  }
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  co_return co_await luks::LuksContainer::open(std::move(file), passphrase, !policy.writable);
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
@@ -238,10 +295,7 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
     container =
         co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
   } else {
-    const std::string label = policy.label.empty() ? options.path : policy.label;
-    const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-    container =
-        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), passphrase, !policy.writable);
+    container = co_await open_container(sector_aligned(std::move(file)), options, policy, index == 0);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();
@@ -285,10 +339,14 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
   walk.chain.push_back({.path = options.path,
                         .format = format,
                         .probed = !name.format.has_value(),
+                        .writable = policy.writable,
                         .file = file.get(),
                         .key_secret = options.key_secret});
   if (format == Format::kQcow2)
     co_return co_await open_qcow2(walk, std::move(file), std::move(options), policy, index);
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
+         format_name(format));
   if (format == Format::kLuks)
     co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
   if (format != Format::kRaw)
@@ -318,6 +376,21 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   opened.device = co_await open_layer(walk, std::move(name), policy);
   opened.chain = std::move(walk.chain);
   co_return opened;
+}
+
+io::task<void> close_after(OpenedImage& image, io::task<void> work) {
+  std::exception_ptr failure;
+  try {
+    co_await std::move(work);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  try {
+    co_await image.close();
+  } catch (const Error&) {
+    if (!failure) throw;
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace cofre::image
