@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,11 @@ class Image final : public block::Device {
 
   // Maps every cluster (metadata), and reserves or writes their bytes too (falloc, full).
   io::task<void> preallocate(Preallocation mode);
+
+  // Changes what the header names as backing file (nothing or an empty name: none) and its format; the
+  // device that set_backing() gave stays. All that was written before is durable first, and the change is
+  // when it returns. Needs no key. Throws Error as update_header() does (header_update.h).
+  io::task<void> change_backing(std::optional<std::string> name, std::optional<std::string> format);
 
   const std::string& name() const override;
   const block::Limits& limits() const override;
