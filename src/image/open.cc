@@ -131,7 +131,11 @@ io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const Op
                       const std::string& label) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
-  co_await image.unlock(policy.secrets->choose(options.key_secret, label));
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
+    co_return co_await image.unlock(passphrase);
+  *policy.unlocked = co_await image.luks_volume(passphrase);
+  image.unlock(**policy.unlocked);
 }
 
 void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options) {
@@ -192,6 +196,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.unlocked = nullptr;
   return below;
 }
 
@@ -237,8 +242,10 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
   } else {
     const std::string label = policy.label.empty() ? options.path : policy.label;
     const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-    container =
-        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), passphrase, !policy.writable);
+    std::unique_ptr<block::Device> storage = sector_aligned(std::move(file));
+    luks::Luks1Volume volume = co_await luks::luks1_unlock(*storage, 0, 0, passphrase);
+    container = co_await luks::LuksContainer::open(std::move(storage), volume, !policy.writable);
+    if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();

@@ -45,6 +45,8 @@ struct OpenPolicy {
   Secrets* secrets = nullptr;  // outlives the call
   std::string label = {};      // the name for messages and for Secrets::for_image; empty: the image's own
   const luks::Luks1Volume* volume = nullptr;  // the top's, from whoever just made it; outlives the call
+  // Gets the top's LUKS volume, if it has one: for whoever changes its keyslots. Outlives the call.
+  std::optional<luks::Luks1Volume>* unlocked = nullptr;
 };
 
 // One image of a chain: views into the devices of OpenedImage.

@@ -12,6 +12,10 @@
 namespace cofre::luks {
 namespace {
 
+[[noreturn]] void fail_all_in_use() {
+  fail(ErrorKind::kNoSpace, "all {} keyslots are in use: erase one first", kLuks1Keyslots);
+}
+
 [[noreturn]] void invalid(const char* sentence) {
   fail(ErrorKind::kInvalidArgument, "{}", sentence);
 }
@@ -150,7 +154,7 @@ std::optional<size_t> checked_keyslot(const KeyslotAmendment& amendment) {
 io::task<void> activate(Luks1Keyslots& keyslots, const KeyslotAmendment& amendment) {
   const std::optional<size_t> asked = checked_keyslot(amendment);
   const std::optional<size_t> keyslot = asked ? asked : keyslots.free();
-  if (!keyslot) fail(ErrorKind::kNoSpace, "all {} keyslots are in use: erase one first", kLuks1Keyslots);
+  if (!keyslot) fail_all_in_use();
   const bool in_use = keyslots[*keyslot].active;
   if (in_use && !amendment.force)
     fail(ErrorKind::kExists,
@@ -211,21 +215,22 @@ io::task<void> amend_keyslots(Luks1Keyslots keyslots, KeyslotAmendment amendment
   co_await erase_matching(keyslots, amendment);
 }
 
+io::task<size_t> add_passphrase(Luks1Keyslots keyslots, ConstBytes passphrase, KeyslotCost cost) {
+  const std::optional<size_t> keyslot = keyslots.free();
+  if (!keyslot) fail_all_in_use();
+  co_await keyslots.add(*keyslot, passphrase, cost);
+  co_await keyslots.require_opens(*keyslot, passphrase);
+  co_return *keyslot;
+}
+
 io::task<size_t> replace_passphrase(Luks1Keyslots keyslots, ConstBytes old_passphrase,
                                     ConstBytes new_passphrase, KeyslotCost cost) {
   if (crypto::equal_constant_time(old_passphrase, new_passphrase))
     invalid("the new passphrase is the old one: nothing was changed");
-  const std::optional<size_t> keyslot = keyslots.free();
-  if (!keyslot)
-    fail(ErrorKind::kNoSpace,
-         "all {} keyslots are in use: erase one first, so that the new passphrase finds "
-         "its place before the old one goes",
-         kLuks1Keyslots);
   const std::vector<size_t> old = co_await keyslots.matching(old_passphrase);
-  co_await keyslots.add(*keyslot, new_passphrase, cost);
-  co_await keyslots.require_opens(*keyslot, new_passphrase);
+  const size_t keyslot = co_await add_passphrase(keyslots, new_passphrase, cost);
   for (const size_t each : old) co_await keyslots.erase(each);
-  co_return *keyslot;
+  co_return keyslot;
 }
 
 }  // namespace cofre::luks

@@ -93,6 +93,10 @@ void validate(const KeyslotAmendment& amendment);
 // kWrongSecret when the old passphrase does not open what is to be erased.
 io::task<void> amend_keyslots(Luks1Keyslots keyslots, KeyslotAmendment amendment);
 
+// Adds a passphrase in a free keyslot and sees that it opens the volume. Gives the keyslot. Throws Error
+// kNoSpace when no keyslot is free.
+io::task<size_t> add_passphrase(Luks1Keyslots keyslots, ConstBytes passphrase, KeyslotCost cost);
+
 // Adds `new_passphrase` in a free keyslot, sees that it opens the volume, and erases every keyslot that
 // `old_passphrase` opens. Gives the new keyslot. Throws Error kInvalidArgument when both are the same,
 // kNoSpace when no keyslot is free.

@@ -183,9 +183,13 @@ io::task<void> Image::unlock(ConstBytes passphrase) {
                                   .iv = crypto::IvGenerator::plain64};
     state.cipher = GuestCipher(CryptMethod::kAes, crypto::SectorCipher::create(spec, key.bytes()));
   } else if (state.header.crypt_method == CryptMethod::kLuks) {
-    const CryptHeaderPlace place = *state.header.crypt_header;
-    unlock(co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase));
+    unlock(co_await luks_volume(passphrase));
   }
+}
+
+io::task<luks::Luks1Volume> Image::luks_volume(ConstBytes passphrase) {
+  const CryptHeaderPlace place = state_->header.crypt_header.value();
+  co_return co_await luks::luks1_unlock(*state_->file, place.offset, place.length_bytes, passphrase);
 }
 
 void Image::unlock(const luks::Luks1Volume& volume) {
@@ -338,27 +342,8 @@ io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {
 
 namespace {
 
-// Until nothing is dirty and nothing waits to be released; then the dirty bit may go.
-io::task<void> settle(State& state) {
-  const io::Mutex::Guard guard = co_await state.metadata.lock();
-  state.require_usable();
-  do {
-    co_await state.write_back(/*durable=*/true);
-  } while (state.l2_cache.has_dirty() || state.l1.dirty() || !state.retired.empty());
-  if (!state.refcounts_lazy) co_return;
-  co_await state.refcounts.cache().write_dirty();
-  co_await state.refcounts.table().write_dirty(*state.file);
-  co_await state.file->flush();
-  state.header.incompatible_features &= ~uint64_t{kDirty};
-  std::array<std::byte, 8> field;
-  store_be(field.data(), state.header.incompatible_features);
-  co_await state.write_header_fields(72, field);
-  state.refcounts_lazy = false;
-}
-
 io::task<void> close_at_home(State& state) {
-  if (!state.options.read_only && state.prepared_to_change) co_await settle(state);
-  state.prepared_to_change = false;
+  if (!state.options.read_only && state.prepared_to_change) co_await state.settle();
   if (state.backing) co_await state.backing->close();
   if (state.external_data) co_await state.external_data->close();
   co_await state.file->close();

@@ -98,6 +98,9 @@ struct State {
   io::task<void> prepare_to_change();
   // Writes what is dirty in the order that a crash needs; `metadata` is held.
   io::task<void> write_back(bool durable);
+  // Writes back until nothing is dirty and nothing waits to be released; then the dirty bit may go. As after
+  // opening, the next change is prepared anew.
+  io::task<void> settle();
   // Called under `metadata` by operations that dirty tables, to keep memory bounded.
   io::task<void> relieve();
   bool needs_relief() noexcept;

@@ -109,6 +109,23 @@ io::task<void> State::release_retired() {
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
 }
 
+io::task<void> State::settle() {
+  const io::Mutex::Guard guard = co_await metadata.lock();
+  require_usable();
+  do {
+    co_await write_back(/*durable=*/true);
+  } while (l2_cache.has_dirty() || l1.dirty() || !retired.empty());
+  if (refcounts_lazy) {
+    co_await refcounts.cache().write_dirty();
+    co_await refcounts.table().write_dirty(*file);
+    co_await file->flush();
+    header.incompatible_features &= ~uint64_t{kDirty};
+    co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features));
+    refcounts_lazy = false;
+  }
+  prepared_to_change = false;
+}
+
 bool State::needs_relief() noexcept {
   return l2_cache.should_write_back() || refcounts.cache().should_write_back() ||
          retired.size() > kMostRetired;
