@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "io/lanes.h"
@@ -105,17 +106,24 @@ int print_help(const CommandLine& line, const AmendArguments& given) {
   return 0;
 }
 
-int amend_options(const Session& session, const AmendArguments& given, image::Secrets& secrets) {
+int amend_options(const AmendArguments& given, image::Secrets& secrets) {
   check_lists(given);
-  ProgressDisplay progress(ProgressDisplay::choose(session.is_cofre(), given.percent, given.quiet));
+  ProgressDisplay progress(given.percent && !given.quiet ? ProgressDisplay::Style::kPercent
+                                                         : ProgressDisplay::Style::kNone);
+  uint64_t shown_percent = 0;
   const HeedingSignals heeding;
-  image::AmendRequest request = {
-      .name = image_name(given),
-      .options = merge_options(given.options),
-      .force = given.force,
-      .cache = image::parse_cache_mode(given.cache),
-      .control = {.progress = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); },
-                  .cancelled = interrupted}};
+  image::AmendRequest request = {.name = image_name(given),
+                                 .options = merge_options(given.options),
+                                 .force = given.force,
+                                 .cache = image::parse_cache_mode(given.cache),
+                                 .control = {.progress =
+                                                 [&](uint64_t done, uint64_t total) {
+                                                   const uint64_t percent =
+                                                       done * 100 / std::max<uint64_t>(total, 1);
+                                                   if (percent != std::exchange(shown_percent, percent))
+                                                     progress.show(done, total);
+                                                 },
+                                             .cancelled = interrupted}};
   progress.show(0, 1);
   io::Lanes lanes(1);
   lanes.run(image::amend_image(std::move(request), secrets));
@@ -206,7 +214,7 @@ int run_amend(const Session& session, const std::vector<std::string>& arguments)
   if (given.changes_passphrase()) return change_passphrase(line, given, secrets);
   if (given.new_passphrase_file || given.new_passphrase_fd || given.iter_time)
     line.fail_usage("a new passphrase is for --add-passphrase or --change-passphrase");
-  return amend_options(session, given, secrets);
+  return amend_options(given, secrets);
 }
 
 }  // namespace cofre::tool

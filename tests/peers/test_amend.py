@@ -4,8 +4,8 @@ import os
 import shutil
 import unittest
 
-from cofre_peers import (COFRE_TOOL, FAST_KDF_MS, MIB, QEMU_IO, QEMU_TOOL, Image, Interactive, PeerCase, cofre, cryptsetup, luks_options,
-                         qemu_img, random_disk)
+from cofre_peers import (COFRE_TOOL, FAST_KDF_MS, MIB, QEMU_IO, QEMU_TOOL, Image, Interactive, PeerCase, cofre,
+                         cryptsetup, luks_options, qemu_img, qemu_io, random_disk)
 
 PASSPHRASES = {"a": "correct horse", "b": "battery staple", "c": "third of three"}
 FAST = f"iter-time={FAST_KDF_MS}"
@@ -254,6 +254,125 @@ class OnePassphrase(AmendCase):
         plain = Image(self.path("plain.raw"))
         self.create(COFRE_TOOL, plain, MIB)
         self.refused(self.change(plain, "a", "--add-passphrase", *self.new("b")), "not encrypted", code=1)
+
+
+class Qcow2Options(AmendCase):
+
+    # How the image is made, and what is changed step by step; exit codes and what `info` tells must be qemu-img's.
+    CASES = {
+        "": ["compat=0.10", "lazy_refcounts=on", "refcount_bits=8", "compat=1.1", "compat=2", "compat=",
+             "compat=v2,refcount_bits=8", "compat=v2,lazy_refcounts=on", "lazy_refcounts=on",
+             "lazy_refcounts=maybe", "refcount_bits=3", "refcount_bits=128", "refcount_bits=0", "refcount_bits=64",
+             "compat=0.10", "refcount_bits=16,compat=0.10", "compat=1.1,refcount_bits=1,lazy_refcounts=on,size=3M",
+             "size=1000001", "size=0", "size=4M", "data_file=x", "data_file=", "data_file_raw=on",
+             "data_file_raw=off", "backing_file=x", "backing_fmt=raw", "backing_file=", "cluster_size=64k",
+             "preallocation=off", "extended_l2=off", "compression_type=zlib", "encryption=off",
+             "encrypt.format=luks", "nosuch=1", ""],
+        "extended_l2=on": ["compat=0.10", "refcount_bits=64", "size=2M"],
+        "compression_type=zstd": ["compat=0.10"],
+        "data_file=data.raw": ["compat=0.10", "data_file=other.raw", "data_file_raw=on", "lazy_refcounts=on"],
+        "data_file=data.raw,data_file_raw=on": ["data_file_raw=on", "data_file_raw=off", "data_file_raw=on"],
+        "backing_file=base.raw,backing_fmt=raw": ["backing_file=base.raw", "backing_fmt=raw",
+                                                  "backing_file=base.raw,backing_fmt=raw", "backing_file=other",
+                                                  "backing_file=,backing_fmt=", "size=2M", "compat=0.10"],
+    }
+
+    def described(self, folder):
+        info = self.ok(qemu_img("info", "--output=json", "image.qcow2", cwd=folder)).json()
+        return {key: info.get(key) for key in ("virtual-size", "format-specific", "backing-filename", "dirty-flag")}
+
+    def test_as_qemu_img(self):
+        disk = random_disk(self.rng, MIB)
+        for options, steps in self.CASES.items():
+            folders = {}
+            for tool in (COFRE_TOOL, QEMU_TOOL):
+                folder = folders[tool.name] = self.path(f"{tool.name} {len(os.listdir(self.dir))}")
+                os.mkdir(folder)
+                for name in ("base.raw", "other.raw"):
+                    with open(os.path.join(folder, name), "wb") as file:
+                        file.write(disk)
+                self.ok(qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []),
+                                 "image.qcow2", "1M", cwd=folder))
+                self.ok(qemu_io("-c", "write -P 3 64k 200k", "-c", "write -z 100k 64k", "image.qcow2", cwd=folder))
+            path = os.path.join(folders["cofre"], "image.qcow2")
+            for step in steps:
+                with self.subTest(made=options, step=step):
+                    before = self.read_file(path)
+                    mine, other = (img("amend", "-f", "qcow2", "-o", step, "image.qcow2", cwd=folders[name])
+                                   for name, img in (("cofre", cofre), ("qemu", qemu_img)))
+                    self.assertEqual(mine.code, other.code, f"{mine}{other}")
+                    if mine.code != 0:
+                        self.refused(mine)
+                        self.assertEqual(before, self.read_file(path))
+                    self.assertEqual(self.described(folders["cofre"]), self.described(folders["qemu"]))
+            for img in (qemu_img, cofre):
+                self.assertIn("No errors", self.ok(img("check", "image.qcow2", cwd=folders["cofre"])).out)
+                self.ok(img("compare", path, os.path.join(folders["qemu"], "image.qcow2"), cwd=folders["cofre"]))
+
+    def test_encrypted_zero_clusters_over_a_backing_file(self):
+        """Version 2 has no zero clusters: they become encrypted zeros."""
+        self.write_file("base.raw", b"b" * MIB)
+        expected = bytearray(b"b" * MIB)
+        expected[128 * 1024:256 * 1024] = bytes(128 * 1024)
+        for format in ("luks", "aes"):
+            image = self.image(f"{format}.qcow2", "qcow2")
+            options = luks_options("a") if format == "luks" else "encrypt.format=aes,encrypt.key-secret=a"
+            self.ok(cofre("create", "-q", *image.object_args(), "-f", "qcow2", "-b", "base.raw", "-F", "raw", "-o",
+                          options, image.path, cwd=self.dir))
+            self.io(COFRE_TOOL, image, "write -z 128k 128k")
+            self.ok(self.amend(COFRE_TOOL, image, "compat=0.10"))
+            self.holds(QEMU_TOOL, image, expected)
+            self.holds(COFRE_TOOL, image, expected)
+            self.clean(QEMU_TOOL, image)
+
+    def test_zstd_clusters_stay_readable(self):
+        raw = self.write_file("disk.raw", b"compressible " * 40000)
+        image = Image(self.path("zstd.qcow2"), "qcow2")
+        self.ok(qemu_img("convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", raw, image.path))
+        before = self.read_file(image.path)
+        self.refused(self.amend(COFRE_TOOL, image, "compat=0.10"), "zstd", code=1)
+        self.assertEqual(before, self.read_file(image.path))
+
+    def test_bitmaps_stay_with_other_refcounts(self):
+        image = Image(self.path("bitmap.qcow2"), "qcow2")
+        self.create(QEMU_TOOL, image, MIB)
+        self.ok(qemu_img("bitmap", "--add", image.path, "b0"))
+        self.ok(self.amend(COFRE_TOOL, image, "refcount_bits=64,lazy_refcounts=on"))
+        self.assertIn("b0", self.ok(qemu_img("info", image.path)).out)
+        self.clean(QEMU_TOOL, image)
+
+    def test_wrong_invocations(self):
+        image = Image(self.path("plain.qcow2"), "qcow2")
+        self.create(COFRE_TOOL, image, MIB)
+        raw = self.write_file("disk.raw", bytes(MIB))
+        for args in (["-f", "qcow2", image.path], ["-f", "qcow2", "-o", "size=2M"],
+                     ["-f", "qcow2", "-o", "size=2M", image.path, image.path], ["-f", "raw", "-o", "size=2M", raw],
+                     ["-f", "raw", "-o", "help"], ["-f", "nosuch", "-o", "size=2M", image.path],
+                     ["-f", "qcow2", "--image-opts", "-o", "size=2M", image.opts()],
+                     ["-t", "sometimes", "-o", "size=2M", image.path], ["-U", "-o", "size=2M", image.path],
+                     ["-o", "size=2M", self.path("nosuch")], ["-o", "help"],
+                     ["--image-opts", "-o", "size=2M", image.opts() + ",read-only=on"]):
+            mine, other = cofre("amend", *args), qemu_img("amend", *args)
+            self.assertEqual((mine.code, other.code), (1, 1), f"{mine}{other}")
+            self.refused(mine)
+
+    def test_help_lists_the_same_options(self):
+        def names(text):
+            return sorted(line.split("=")[0].strip() for line in text.splitlines() if line.startswith("  "))
+        for format in ("qcow2", "luks"):
+            mine = self.ok(cofre("amend", "-f", format, "-o", "help")).out
+            self.assertEqual(names(mine), names(self.ok(qemu_img("amend", "-f", format, "-o", "help")).out))
+        image = Image(self.path("plain.qcow2"), "qcow2")
+        self.create(COFRE_TOOL, image, MIB)
+        self.assertIn("refcount_bits", self.ok(cofre("amend", "-o", "help", image.path)).out)
+
+    def test_progress(self):
+        image = Image(self.path("plain.qcow2"), "qcow2")
+        self.create(COFRE_TOOL, image, MIB)
+        self.assertTrue(self.ok(self.amend(COFRE_TOOL, image, "refcount_bits=8", "-p")).out.strip()
+                        .endswith("(100.00/100%)"))
+        self.assertEqual(self.ok(self.amend(COFRE_TOOL, image, "refcount_bits=16", "-p", "-q")).out, "")
+        self.ok(self.amend(COFRE_TOOL, image, "size=2M", "-t", "none"))
 
 
 if __name__ == "__main__":

@@ -109,8 +109,13 @@ class RefcountWidth {
     changed.refcount_table_offset = offset_of(0);
     changed.refcount_table_clusters = static_cast<uint32_t>(table_clusters_);
     changed.refcount_order = order_;
+    try {
+      co_await update_header(state_, std::move(changed));
+    } catch (...) {
+      state_.unusable = true;  // either header may be on disk
+      throw;
+    }
     state_.unusable = true;  // until what is in memory is what the header names
-    co_await update_header(state_, std::move(changed));
     for (const ClusterRun& run : old_)
       state_.metadata_map.remove(run.host_offset, run.clusters << state_.header.cluster_bits);
     co_await state_.refcounts.reload(/*tolerant=*/false);
