@@ -67,7 +67,9 @@ void check_backing(const State& state, const AmendOptions& options) {
 
 // ---- steps; `metadata` is held in each ----
 
-io::task<void> upgrade(State& state) {
+io::task<void> upgrade(AmendContext context) {
+  State& state = context.state;
+  co_await require_no_zero_flags(context);
   const io::Mutex::Guard guard = co_await state.metadata.lock();
   Header changed = state.header;
   changed.version = 3;
@@ -116,7 +118,7 @@ io::task<void> downgrade(AmendContext context) {
 io::task<void> before_size(AmendContext context, const AmendOptions& options) {
   State& state = context.state;
   state.require_usable();
-  if (new_version(state, options) > state.header.version) co_await upgrade(state);
+  if (new_version(state, options) > state.header.version) co_await upgrade(context);
   const uint32_t order = options.refcount_order.value_or(state.header.refcount_order);
   if (order != state.header.refcount_order) co_await change_width(context, order);
   co_await change_header(state, options);

@@ -29,4 +29,7 @@ io::task<void> change_refcount_width(AmendContext context, uint32_t order);
 // in flight. Throws Error kUnsupported at a compressed cluster that version 2 could not read.
 io::task<void> expand_zero_clusters(AmendContext context);
 
+// Throws Error kCorrupt for a version 2 image with an entry that would read as zero in version 3.
+io::task<void> require_no_zero_flags(AmendContext context);
+
 }  // namespace cofre::qcow2

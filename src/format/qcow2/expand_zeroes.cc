@@ -1,6 +1,7 @@
-// Version 2 has no reads-as-zero flag. The disk's own entries are changed as any write changes them. Tables
-// that only snapshots name are changed in place: what they name anew is durable first, and what they no
-// longer name is given up last, so a crash leaks clusters.
+// Version 2 has no reads-as-zero flag: none may be left when it comes, none may appear when it goes. The
+// disk's own entries are changed as any write changes them. Tables that only snapshots name are changed in
+// place: what they name anew is durable first, and what they no longer name is given up last, so a crash
+// leaks clusters.
 #include <algorithm>
 #include <set>
 #include <vector>
@@ -17,6 +18,17 @@ constexpr uint64_t kZeroPieceBytes = 256 * kKiB;
 
 bool is_zero_entry(L2Entry entry) {
   return !entry.compressed() && (entry.word & kZeroFlag) != 0;
+}
+
+void require_l1_in_file(const State& state, const SnapshotEntry& snapshot) {
+  if (!range_within(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8, state.file->length_bytes()))
+    state.fail_corrupt(fmt::format("the L1 table of snapshot '{}' lies past the file's end", snapshot.name));
+}
+
+void require_l2_in_file(const State& state, uint64_t offset) {
+  if (!is_aligned(offset, state.cluster_bytes()) || offset >= state.file->length_bytes())
+    state.fail_corrupt(
+        fmt::format("an L1 table names an L2 table at offset {}, which is no cluster of the file", offset));
 }
 
 class ExpandZeroes {
@@ -107,20 +119,14 @@ class ExpandZeroes {
   }
 
   io::task<void> expand_in_snapshot(const SnapshotEntry& snapshot) {
-    if (!range_within(snapshot.l1_table_offset, uint64_t{snapshot.l1_entries} * 8,
-                      state_.file->length_bytes()))
-      state_.fail_corrupt(
-          fmt::format("the L1 table of snapshot '{}' lies past the file's end", snapshot.name));
+    require_l1_in_file(state_, snapshot);
     DiskTable l1;
     co_await l1.read(*state_.file, snapshot.l1_table_offset, snapshot.l1_entries);
     for (uint64_t index = 0; index < l1.size(); ++index) {
       context_.step(done_++, total_);
       const uint64_t offset = l1[index] & kOffsetMask;
       if (offset == 0 || !seen_.insert(offset).second) continue;
-      if (!is_aligned(offset, state_.cluster_bytes()) || offset >= state_.file->length_bytes())
-        state_.fail_corrupt(
-            fmt::format("snapshot '{}' has an L2 table at offset {}, which is no cluster of the file",
-                        snapshot.name, offset));
+      require_l2_in_file(state_, offset);
       co_await expand_table(offset, index * state_.bytes_per_l2_table);
     }
   }
@@ -177,7 +183,39 @@ class ExpandZeroes {
   MetadataMap forbidden_{state_.header.cluster_bits};
 };
 
+// Where the L2 tables of the disk and of all snapshots lie.
+io::task<std::set<uint64_t>> all_l2_tables(State& state) {
+  std::set<uint64_t> tables;
+  for (const uint64_t entry : state.l1.values()) tables.insert(entry & kOffsetMask);
+  for (const SnapshotEntry& snapshot : state.snapshots) {
+    require_l1_in_file(state, snapshot);
+    DiskTable l1;
+    co_await l1.read(*state.file, snapshot.l1_table_offset, snapshot.l1_entries);
+    for (const uint64_t entry : l1.values()) tables.insert(entry & kOffsetMask);
+  }
+  tables.erase(0);
+  co_return tables;
+}
+
 }  // namespace
+
+io::task<void> require_no_zero_flags(AmendContext context) {
+  State& state = context.state;
+  AlignedBuffer table(state.cluster_bytes());
+  const std::set<uint64_t> tables = co_await all_l2_tables(state);
+  for (const uint64_t offset : tables) {
+    context.step(0, 1);
+    require_l2_in_file(state, offset);
+    co_await read_padded(*state.file, offset, table.bytes());
+    for (uint64_t i = 0; i < state.header.l2_entries_per_table(); ++i)
+      if (is_zero_entry(load_entry(table.data(), i, /*extended=*/false)))
+        state.fail_corrupt(
+            fmt::format("entry {} of the L2 table at offset {} has a bit set that version 2 reserves, and "
+                        "that means zeros in "
+                        "version 3",
+                        i, offset));
+  }
+}
 
 io::task<void> expand_zero_clusters(AmendContext context) {
   co_await context.state.prepare_to_change();

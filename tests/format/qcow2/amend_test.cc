@@ -192,6 +192,18 @@ TEST_F(Qcow2Amend, SeveralAtOnce) {
   expect_same_for_qemu(made, bytes);
 }
 
+TEST_F(Qcow2Amend, BitsThatVersion2ReservesDoNotBecomeZeros) {
+  std::vector<std::byte> bytes = make("cluster_size=4k,compat=0.10", false);
+  const Header header = decode_header(bytes, bytes.size(), "image");
+  const uint64_t l2 = load_be<uint64_t>(bytes.data() + header.l1_table_offset) & ~(uint64_t{1} << 63);
+  bytes[l2 + 7] |= std::byte{1};
+  const auto device = in_memory(bytes);
+  const auto image = open(std::make_unique<Borrowed>(*device));
+  expect_error(ErrorKind::kCorrupt, "reserves",
+               [&] { reactor_.run_until_done(amend(*image, {.version = 3}, {})); });
+  EXPECT_EQ(device->content(), bytes);
+}
+
 TEST_F(Qcow2Amend, ACancelledDowngradeLeavesTheImage) {
   const std::vector<std::byte> bytes = make("cluster_size=4k", true);
   const auto device = in_memory(bytes);
