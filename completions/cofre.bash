@@ -10,6 +10,8 @@ _cofre_options() {
     check) echo "$source -r --repair -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
+    rebase) echo "$source -b -F -u -c --compress -t -T -p -q $secrets" ;;
+    commit) echo "-f --format --image-opts -b -d -t -r -p -q $secrets" ;;
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
@@ -23,7 +25,7 @@ _cofre_values() {
   local formats="raw qcow2 luks" caches="none writeback writethrough directsync unsafe"
   case $1:$2 in
     *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
-    *:-T | convert:-t | amend:-t | io:-t | io:--cache) echo "$caches" ;;
+    *:-T | convert:-t | amend:-t | rebase:-t | commit:-t | io:-t | io:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
     bench:--cluster-size) echo "512 4k 64k 2M" ;;
     bench:--encrypt) echo "none aes luks" ;;
@@ -42,7 +44,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare amend map doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare amend map rebase commit doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

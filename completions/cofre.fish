@@ -14,6 +14,8 @@ complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a amend -d 'Change passphrases and options of an image'
+complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
+complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
@@ -29,15 +31,15 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare map doctor io'
+set -l readers '__cofre_is convert info check compare map rebase doctor io'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
-complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Print nothing but errors'
-complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show progress'
-complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is create convert check compare rebase commit bench' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare rebase' -s F -x -a $formats -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
@@ -79,6 +81,18 @@ complete -c cofre -n '__cofre_is amend' -l force -d 'Erase even the last passphr
 complete -c cofre -n '__cofre_is amend' -s t -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is amend' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is amend' -s q -d 'Print nothing but errors'
+# rebase
+complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
+complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'
+complete -c cofre -n '__cofre_is rebase' -s c -l compress -d 'Compress what is written'
+complete -c cofre -n '__cofre_is rebase' -s t -x -a $caches -d 'Cache mode of the image'
+
+# commit
+complete -c cofre -n '__cofre_is commit' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is commit' -s b -r -d 'The image of the chain to commit into'
+complete -c cofre -n '__cofre_is commit' -s d -d 'Do not empty the image'
+complete -c cofre -n '__cofre_is commit' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is commit' -s r -x -d 'Bytes a second'
 
 # map
 complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'

@@ -190,9 +190,20 @@ std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& o
   return name;
 }
 
+// Whether the layer below `overlay_path` is the one that the policy wants to write to.
+bool is_writable_backing(const Walk& walk, const ImageName& backing, const std::string& overlay_path) {
+  const std::optional<std::string>& wanted = walk.policy.writable_backing;
+  if (!wanted) return false;
+  if (wanted->empty()) return walk.chain.size() == 1;
+  const auto path = backing.options.values().find("file.filename");
+  return path != backing.options.values().end() &&
+         storage::same_file(path->second, resolve_beside(overlay_path, *wanted));
+}
+
 OpenPolicy policy_below(const OpenPolicy& policy) {
   OpenPolicy below = policy;
-  below.writable = false;
+  below.force_share = policy.force_share || policy.force_share_below;
+  below.cache = policy.cache_below.value_or(policy.cache);
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
@@ -206,7 +217,9 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
   try {
     std::optional<ImageName> name = backing_name(image, options);
     if (!name) co_return;
-    backing = co_await open_layer(walk, std::move(*name), policy_below(policy));
+    OpenPolicy below = policy_below(policy);
+    below.writable = is_writable_backing(walk, *name, options.path);
+    backing = co_await open_layer(walk, std::move(*name), std::move(below));
   } catch (const Error& error) {
     throw error.with_context(fmt::format("backing file of '{}'", options.path));
   }
@@ -272,6 +285,7 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
   walk.chain.push_back({.path = options.path,
                         .format = format,
                         .probed = !name.format.has_value(),
+                        .writable = policy.writable,
                         .file = file.get(),
                         .key_secret = options.key_secret});
   if (format == Format::kQcow2)
@@ -303,6 +317,21 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   opened.device = co_await open_layer(walk, std::move(name), policy);
   opened.chain = std::move(walk.chain);
   co_return opened;
+}
+
+io::task<void> close_after(OpenedImage& image, io::task<void> work) {
+  std::exception_ptr failure;
+  try {
+    co_await std::move(work);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  try {
+    co_await image.close();
+  } catch (const Error&) {
+    if (!failure) throw;
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace cofre::image

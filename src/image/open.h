@@ -2,7 +2,8 @@
 // ciphers.
 //
 // A chain is bounded in depth and checked for loops by the identity of its files. Everything below the top is
-// opened read-only. Runs on the home lane; secrets belong to it.
+// opened read-only, but for one layer where the policy asks for that. Runs on the home lane; secrets belong
+// to it.
 #pragma once
 
 #include <memory>
@@ -33,13 +34,18 @@ enum class Keys {
 
 struct OpenPolicy {
   bool writable = false;
-  bool force_share = false;   // -U: bears other writers; read-only
-  bool no_backing = false;    // the top only: what lies below reads as zero
-  bool exclusive = false;     // refuses other writers of a raw image too (a format's image always does)
-  bool headers_only = false;  // as info: a raw image and force_share take no locks at all
-  bool for_check = false;     // qcow2: open although the tables are bad
+  bool force_share = false;  // -U: bears other writers; read-only
+  // The layer below the top that is opened writable too: the backing file of this name, beside the overlay
+  // that names it, or of an empty name: the top's own. Layer::writable tells whether there is one.
+  std::optional<std::string> writable_backing = std::nullopt;
+  bool force_share_below = false;  // bears other writers of the layers below the top
+  bool no_backing = false;         // the top only: what lies below reads as zero
+  bool exclusive = false;          // refuses other writers of a raw image too (a format's image always does)
+  bool headers_only = false;       // as info: a raw image and force_share take no locks at all
+  bool for_check = false;          // qcow2: open although the tables are bad
   Keys keys = Keys::kNeeded;
   CacheMode cache = {};
+  std::optional<CacheMode> cache_below = std::nullopt;  // of the layers below the top, where it is another
   bool bulk = true;  // a job has the lanes to itself: transfers through the host's cache may block them
   unsigned max_chain = 200;
   Secrets* secrets = nullptr;  // outlives the call
@@ -53,7 +59,8 @@ struct OpenPolicy {
 struct Layer {
   std::string path;  // of its file
   Format format = Format::kRaw;
-  bool probed = false;                       // the format was told by the content
+  bool probed = false;  // the format was told by the content
+  bool writable = false;
   block::Device* device = nullptr;           // as seen by readers
   storage::FileDevice* file = nullptr;       // where it is stored
   storage::FileDevice* data_file = nullptr;  // qcow2, if it has one
@@ -69,6 +76,10 @@ struct OpenedImage {
   const Layer& top() const { return chain.front(); }
   io::task<void> close() { return device->close(); }
 };
+
+// Awaits `work` and closes the image, also when it failed: what was written then is put in order as far as
+// that goes, and the failure of the work is thrown.
+io::task<void> close_after(OpenedImage& image, io::task<void> work);
 
 // Throws Error; its sentence names the image, and for a backing file the overlay that asked for it.
 io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy);

@@ -31,7 +31,7 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 11> kCommands = {{
+constexpr std::array<CommandEntry, 13> kCommands = {{
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},

@@ -292,6 +292,11 @@ io::task<void> Image::discard(uint64_t offset, uint64_t length) {
   co_await at_home(*state_, changing(*state_, state_->discard_range(offset, length)));
 }
 
+io::task<void> Image::make_empty() {
+  state_->require_access(/*to_write=*/true, 0, 0);
+  co_await at_home(*state_, changing(*state_, state_->empty()));
+}
+
 namespace {
 
 io::task<void> flush_at_home(State& state) {

@@ -74,6 +74,11 @@ class Image final : public block::Device {
   io::task<luks::Luks1Header> luks_header();
   std::string_view cipher_implementation() const noexcept;  // empty when not encrypted or locked
 
+  // Gives up every cluster that holds guest data, so that the backing file shows through; snapshots keep
+  // theirs. Durable when it returns. No other request may be in flight. A crash leaves the image with all of
+  // its mapping, or without part of it; leaked clusters at most.
+  io::task<void> make_empty();
+
   // Maps every cluster (metadata), and reserves or writes their bytes too (falloc, full).
   io::task<void> preallocate(Preallocation mode);
 

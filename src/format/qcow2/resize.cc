@@ -34,28 +34,48 @@ io::task<void> grow_l1(State& state, uint64_t entries) {
   if (old_clusters > 0) state.retired.retire({old_offset, old_clusters, false});
 }
 
-io::task<void> grow(State& state, uint64_t length) {
-  const uint64_t old_length = state.length_bytes;
-  {
-    const io::Mutex::Guard guard = co_await state.metadata.lock();
-    state.require_usable();
-    const uint64_t entries = div_ceil(length, state.bytes_per_l2_table);
-    if (entries > kMaxL1Bytes / 8)
-      fail(ErrorKind::kInvalidArgument, "'{}': a disk of {} bytes is too large for clusters of {} bytes",
-           state.name, length, state.cluster_bytes());
-    if (entries > state.l1.size()) co_await grow_l1(state, entries);
-    std::array<std::byte, 8> field;
-    store_be(field.data(), length);
-    co_await state.write_header_fields(24, field);
-    co_await state.file->flush();
-    state.header.size_bytes = state.length_bytes = length;
-  }
-  // New bytes read as zero: not what lay behind the old end in its cluster or in a longer backing file.
+io::task<void> make_room(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  const uint64_t entries = div_ceil(length, state.bytes_per_l2_table);
+  if (entries > kMaxL1Bytes / 8)
+    fail(ErrorKind::kInvalidArgument, "'{}': a disk of {} bytes is too large for clusters of {} bytes",
+         state.name, length, state.cluster_bytes());
+  if (entries > state.l1.size()) co_await grow_l1(state, entries);
+}
+
+// New bytes read as zero: not what lay behind the old end in its cluster or in a longer backing file. Before
+// the header says that they are there, or a crash would show that.
+io::task<void> zero_new_bytes(State& state, uint64_t old_length, uint64_t length) {
   const uint64_t hidden_end =
       std::max(state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0);
   const uint64_t end = std::min(hidden_end, length);
   if (end > old_length)
     co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
+}
+
+io::task<void> write_size(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  co_await state.write_back(/*durable=*/true);
+  std::array<std::byte, 8> field;
+  store_be(field.data(), length);
+  co_await state.write_header_fields(24, field);
+  co_await state.file->flush();
+  state.header.size_bytes = length;
+}
+
+io::task<void> grow(State& state, uint64_t length) {
+  const uint64_t old_length = state.length_bytes;
+  co_await make_room(state, length);
+  state.length_bytes = length;
+  try {
+    co_await zero_new_bytes(state, old_length, length);
+    co_await write_size(state, length);
+  } catch (...) {
+    state.length_bytes = old_length;
+    throw;
+  }
 }
 
 // How many clusters from `guest` on have no host cluster.

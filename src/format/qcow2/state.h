@@ -92,6 +92,9 @@ struct State {
   io::task<void> zero_range(io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap);
   io::task<void> discard_range(uint64_t guest, uint64_t length);
 
+  // ---- emptying (empty.cc) ----
+  io::task<void> empty();
+
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
   // refcounts.
@@ -153,6 +156,7 @@ struct State {
   uint64_t unmapped_length(uint64_t guest, uint64_t length) const noexcept;
   Run run_in_slice(const Slice& slice, uint64_t guest, uint64_t length) const;
   void check_entry(L2Entry entry, uint64_t guest) const;
+  io::task<void> empty_table(uint64_t l1_index);
   io::task<void> make_l2_table(uint64_t l1_index);
   io::task<void> copy_l2_table(uint64_t l1_index);
   io::task<void> release_retired();
@@ -161,7 +165,7 @@ struct State {
   void check_place(CompressedPlace place) const;
   void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
-  io::task<void> discard_cluster(uint64_t offset);
+  io::task<void> discard_clusters(uint64_t offset, uint64_t clusters);
 };
 
 // Reads and validates the snapshot table (snapshots.cc); `table_bytes`, if given, gets its length.

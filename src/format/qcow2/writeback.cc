@@ -88,9 +88,9 @@ io::task<void> State::write_back(bool durable) {
   co_await release_retired();
 }
 
-// The file may end within the cluster.
-io::task<void> State::discard_cluster(uint64_t offset) {
-  const uint64_t end = std::min(offset + cluster_bytes(), file->length_bytes());
+// The file may end within the last one.
+io::task<void> State::discard_clusters(uint64_t offset, uint64_t clusters) {
+  const uint64_t end = std::min(offset + clusters * cluster_bytes(), file->length_bytes());
   if (offset < end) co_await file->discard(offset, end - offset);
 }
 
@@ -99,11 +99,16 @@ io::task<void> State::release_retired() {
   if (retired.empty()) co_return;
   for (const Retired::Run& run : retired.turn()) {
     co_await refcounts.adjust(run.host_offset, run.clusters, -1);
+    uint64_t free = 0;  // clusters right before `offset`
     for (uint64_t i = 0; i < run.clusters; ++i) {
       const uint64_t offset = run.host_offset + i * cluster_bytes();
-      if (co_await refcounts.get(offset >> header.cluster_bits) != 0) continue;
-      metadata_map.remove(offset);
-      if (run.discard && options.discard_unmap) co_await discard_cluster(offset);
+      const bool is_free = co_await refcounts.get(offset >> header.cluster_bits) == 0;
+      if (is_free) metadata_map.remove(offset);
+      free += is_free ? 1 : 0;
+      if (free == 0 || (is_free && i + 1 < run.clusters)) continue;
+      const uint64_t end = is_free ? offset + cluster_bytes() : offset;
+      if (run.discard && options.discard_unmap) co_await discard_clusters(end - free * cluster_bytes(), free);
+      free = 0;
     }
   }
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
