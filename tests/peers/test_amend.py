@@ -6,6 +6,7 @@ import unittest
 
 from cofre_peers import (COFRE_TOOL, FAST_KDF_MS, MIB, QEMU_IO, QEMU_TOOL, Image, Interactive, PeerCase, cofre,
                          cryptsetup, luks_options, qemu_img, qemu_io, random_disk)
+from terminal import on_terminal
 
 PASSPHRASES = {"a": "correct horse", "b": "battery staple", "c": "third of three"}
 FAST = f"iter-time={FAST_KDF_MS}"
@@ -236,6 +237,16 @@ class OnePassphrase(AmendCase):
                        stdin=PASSPHRASES["b"] + "\n")
         self.ok(result)
         self.assertEqual(self.keys(image), "b")
+
+    def test_asks_for_both_on_a_terminal(self):
+        image = self.new_luks("asked.qcow2", "qcow2")
+        code, shown = on_terminal(["amend", "--change-passphrase", "--iter-time", FAST_KDF_MS, image.path],
+                                  [PASSPHRASES["a"], PASSPHRASES["c"], PASSPHRASES["c"]])
+        self.assertEqual(code, 0, shown)
+        self.assertIn("New passphrase", shown)
+        for word in PASSPHRASES.values():
+            self.assertNotIn(word, shown)
+        self.assertEqual(self.keys(image), "c")
 
     def test_what_does_not_fit_is_refused(self):
         image = self.new_luks("wrong.qcow2", "qcow2")
