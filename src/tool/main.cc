@@ -39,6 +39,8 @@ constexpr std::array<CommandEntry, 13> kCommands = {{
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"amend", "change passphrases and options of an image", run_amend, true},
     {"map", "where the content of an image lies", run_map, true},
+    {"rebase", "give an image another backing file, or none", run_rebase, true},
+    {"commit", "write an image's changes into its backing file", run_commit, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast encryption is on this machine", run_bench, false},
