@@ -127,10 +127,38 @@ void refuse_loop(const Walk& walk, const storage::FileDevice& file, const std::s
 
 io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy);
 
+// Where a LUKS header lies.
+struct LuksPlace {
+  block::Device& file;
+  uint64_t offset;
+  uint64_t area_bytes;
+};
+
+// Tries what was typed for an image above in the chain, so that one passphrase of a whole chain is asked for
+// once. (With the legacy aes nothing would tell that it is the wrong one.)
+io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, const LayerOptions& options,
+                                                           const OpenPolicy& policy,
+                                                           const std::string& label) {
+  if (options.key_secret) co_return std::nullopt;
+  const std::optional<ConstBytes> likely = policy.secrets->likely_answer(label);
+  if (!likely) co_return std::nullopt;
+  try {
+    co_return co_await luks::luks1_unlock(place.file, place.offset, place.area_bytes, *likely);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kWrongSecret) throw;
+  }
+  co_return std::nullopt;
+}
+
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      const std::string& label) {
+                      const std::string& label, bool is_top) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
+  if (const auto& place = image.header().crypt_header; place && !is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
+    if (volume) co_return image.unlock(*volume);
+  }
   const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
   if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
     co_return co_await image.unlock(passphrase);
@@ -238,10 +266,26 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   walk.chain[index].device = image.get();
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  co_await unlock(*image, options, policy, label);
+  co_await unlock(*image, options, policy, label, index == 0);
   attach_data_file(*image, options, policy, walk.chain[index]);
   co_await attach_backing(walk, *image, std::move(options), policy);
   co_return image;
+}
+
+io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<block::Device> file,
+                                                              const LayerOptions& options,
+                                                              const OpenPolicy& policy, bool is_top) {
+  const std::string label = policy.label.empty() ? options.path : policy.label;
+  if (!is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({*file, 0, 0}, options, policy, label);
+    if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
+  }
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  luks::Luks1Volume volume = co_await luks::luks1_unlock(*file, 0, 0, passphrase);
+  auto container = co_await luks::LuksContainer::open(std::move(file), volume, !policy.writable);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+  co_return container;
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
@@ -253,12 +297,7 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
     container =
         co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
   } else {
-    const std::string label = policy.label.empty() ? options.path : policy.label;
-    const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-    std::unique_ptr<block::Device> storage = sector_aligned(std::move(file));
-    luks::Luks1Volume volume = co_await luks::luks1_unlock(*storage, 0, 0, passphrase);
-    container = co_await luks::LuksContainer::open(std::move(storage), volume, !policy.writable);
-    if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+    container = co_await open_container(sector_aligned(std::move(file)), options, policy, index == 0);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();
