@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "image/sector_padded.h"
+#include "image/snapshot_param.h"
 #include "layer/align.h"
 
 namespace cofre::image {
@@ -236,6 +237,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.label.clear();
   below.volume = nullptr;
   below.unlocked = nullptr;
+  below.snapshot.reset();
   return below;
 }
 
@@ -269,6 +271,7 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   co_await unlock(*image, options, policy, label, index == 0);
   attach_data_file(*image, options, policy, walk.chain[index]);
   co_await attach_backing(walk, *image, std::move(options), policy);
+  if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
   co_return image;
 }
 
@@ -329,6 +332,9 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
                         .key_secret = options.key_secret});
   if (format == Format::kQcow2)
     co_return co_await open_qcow2(walk, std::move(file), std::move(options), policy, index);
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
+         format_name(format));
   if (format == Format::kLuks)
     co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
   std::unique_ptr<block::Device> raw = make_sector_padded(sector_aligned(std::move(file)));

@@ -102,8 +102,8 @@ io::task<void> change_header(State& state, const AmendOptions& options) {
 io::task<void> downgrade(AmendContext context) {
   State& state = context.state;
   co_await expand_zero_clusters(context);
-  co_await state.settle();
   const io::Mutex::Guard guard = co_await state.metadata.lock();
+  co_await state.settle();
   Header changed = state.header;
   changed.version = 2;
   changed.incompatible_features = 0;

@@ -49,7 +49,10 @@ class ExpandZeroes {
       co_await expand_in_disk(index);
     }
     if (state_.snapshots.empty()) co_return;
-    co_await state_.settle();
+    {
+      const io::Mutex::Guard guard = co_await state_.metadata.lock();
+      co_await state_.settle();
+    }
     note_forbidden();
     for (const SnapshotEntry& snapshot : state_.snapshots) co_await expand_in_snapshot(snapshot);
   }
