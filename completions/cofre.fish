@@ -14,6 +14,7 @@ complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into 
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a amend -d 'Change passphrases and options of an image'
 complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
 complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
@@ -71,6 +72,20 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 
+# amend
+complete -c cofre -n '__cofre_is amend' -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is amend' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is amend' -s o -x -a 'help compat= lazy_refcounts= refcount_bits= size= encrypt.state=' -d 'What to change'
+complete -c cofre -n '__cofre_is amend' -l add-passphrase -d 'One more passphrase'
+complete -c cofre -n '__cofre_is amend' -l change-passphrase -d 'A new passphrase for the old one'
+complete -c cofre -n '__cofre_is amend' -l remove-passphrase -d 'Erase the passphrase'
+complete -c cofre -n '__cofre_is amend' -l new-passphrase-file -r -d 'The new passphrase'
+complete -c cofre -n '__cofre_is amend' -l new-passphrase-fd -x -d 'The same from a file descriptor'
+complete -c cofre -n '__cofre_is amend' -l iter-time -x -d 'Milliseconds of trying it'
+complete -c cofre -n '__cofre_is amend' -l force -d 'Erase even the last passphrase'
+complete -c cofre -n '__cofre_is amend' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is amend' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is amend' -s q -d 'Print nothing but errors'
 # rebase
 complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
 complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'

@@ -163,7 +163,11 @@ io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const Op
         co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
     if (volume) co_return image.unlock(*volume);
   }
-  co_await image.unlock(policy.secrets->choose(options.key_secret, label));
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
+    co_return co_await image.unlock(passphrase);
+  *policy.unlocked = co_await image.luks_volume(passphrase);
+  image.unlock(**policy.unlocked);
 }
 
 void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options) {
@@ -235,6 +239,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.unlocked = nullptr;
   below.snapshot.reset();
   return below;
 }
@@ -283,7 +288,10 @@ io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<bl
     if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
   }
   const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-  co_return co_await luks::LuksContainer::open(std::move(file), passphrase, !policy.writable);
+  luks::Luks1Volume volume = co_await luks::luks1_unlock(*file, 0, 0, passphrase);
+  auto container = co_await luks::LuksContainer::open(std::move(file), volume, !policy.writable);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+  co_return container;
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,

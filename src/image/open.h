@@ -54,6 +54,8 @@ struct OpenPolicy {
   // The top as it was when this internal snapshot was taken, read-only: see snapshot_param.h.
   std::optional<std::string> snapshot = std::nullopt;
   const luks::Luks1Volume* volume = nullptr;  // the top's, from whoever just made it; outlives the call
+  // Gets the top's LUKS volume, if it has one: for whoever changes its keyslots. Outlives the call.
+  std::optional<luks::Luks1Volume>* unlocked = nullptr;
 };
 
 // One image of a chain: views into the devices of OpenedImage.
