@@ -31,7 +31,7 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 14> kCommands = {{
+constexpr auto kCommands = std::to_array<CommandEntry>({
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
@@ -46,7 +46,7 @@ constexpr std::array<CommandEntry, 14> kCommands = {{
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast encryption is on this machine", run_bench, false},
     {"witness", "which AES instructions does a program really execute?", run_witness, false},
-}};
+});
 
 // Passphrases and keys are in memory: no core dump, no debugger of another process of the user.
 void harden_process() {
