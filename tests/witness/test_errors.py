@@ -107,7 +107,9 @@ class Errors(WitnessCase):
             self.skipTest("no namespace can be made here")
         report = self.watch_process(child)
         self.assertEqual(report["processes"], 1)
-        inside = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", COFRE, "witness", "--pid", str(child)],
+        # The root of a chroot is no mount point, whose propagation --mount-proc would change: /proc is mounted by hand there.
+        see_own = ["sh", "-c", 'mount -t proc proc /proc && exec "$@"', "sh"]
+        inside = subprocess.run(["unshare", "--pid", "--fork", "--mount", "--propagation", "unchanged", *see_own, COFRE, "witness", "--pid", str(child)],
                                 capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(inside.returncode, 1, inside)
         self.assertIn(f"there is no process {child}", inside.stderr)
