@@ -190,8 +190,7 @@ job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay&
   options.sparse_bytes = parse_sparse_size(given.sparse);
   options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
-  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  options.progress.cancelled = interrupted;
+  options.progress = progress_on(progress);
   return options;
 }
 
