@@ -1,0 +1,65 @@
+#include "export/status_sources.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/units.h"
+
+namespace cofre::exporting {
+namespace {
+
+constexpr uint64_t kHole = 1;
+constexpr uint64_t kZero = 2;
+
+// Layers are asked about whole sectors, clients ask about bytes.
+io::task<block::ChainExtent> chain_extent(block::Device& device, uint64_t offset, uint64_t length) {
+  const uint64_t first = align_down<uint64_t>(offset, kSectorBytes);
+  const uint64_t end = std::min(align_up<uint64_t>(offset + length, kSectorBytes), device.length_bytes());
+  block::ChainExtent found = co_await block::map_chain(device, first, end - first);
+  found.extent.length_bytes = std::min(found.extent.length_bytes - (offset - first), length);
+  co_return found;
+}
+
+class AllocationStatus final : public StatusSource {
+ public:
+  explicit AllocationStatus(block::Device& device) : device_(device) {}
+  const std::string& name() const override { return name_; }
+  io::task<StatusRun> status(uint64_t offset, uint64_t length) override {
+    const block::ChainExtent found = co_await chain_extent(device_, offset, length);
+    const block::Extent& extent = found.extent;
+    const bool data = extent.allocated && extent.data;
+    const bool zero = extent.zero || !extent.allocated;
+    co_return StatusRun{.length_bytes = extent.length_bytes, .status = (data ? 0 : kHole) | (zero ? kZero : 0)};
+  }
+
+ private:
+  block::Device& device_;
+  std::string name_ = "base:allocation";
+};
+
+class DepthStatus final : public StatusSource {
+ public:
+  explicit DepthStatus(block::Device& device) : device_(device) {}
+  const std::string& name() const override { return name_; }
+  io::task<StatusRun> status(uint64_t offset, uint64_t length) override {
+    const block::ChainExtent found = co_await chain_extent(device_, offset, length);
+    co_return StatusRun{.length_bytes = found.extent.length_bytes,
+               .status = found.extent.allocated ? uint64_t{found.depth} + 1 : 0};
+  }
+
+ private:
+  block::Device& device_;
+  std::string name_ = "qemu:allocation-depth";
+};
+
+}  // namespace
+
+std::unique_ptr<StatusSource> make_allocation_status(block::Device& device) {
+  return std::make_unique<AllocationStatus>(device);
+}
+
+std::unique_ptr<StatusSource> make_depth_status(block::Device& device) {
+  return std::make_unique<DepthStatus>(device);
+}
+
+}  // namespace cofre::exporting
