@@ -31,7 +31,7 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 12> kCommands = {{
+constexpr std::array<CommandEntry, 13> kCommands = {{
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
@@ -39,6 +39,7 @@ constexpr std::array<CommandEntry, 12> kCommands = {{
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"rebase", "give an image another backing file, or none", run_rebase, true},
     {"commit", "write an image's changes into its backing file", run_commit, true},
+    {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"map", "where the content of an image lies", run_map, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},

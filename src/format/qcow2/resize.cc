@@ -130,9 +130,22 @@ io::task<void> preallocate_at_home(State& state, Preallocation mode) {
   }
 }
 
+io::task<void> prepare_bitmaps(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  co_await state.bitmaps.before_resize(length);
+}
+
 io::task<void> resize_at_home(State& state, uint64_t length) {
   co_await state.prepare_to_change();
-  if (length > state.length_bytes) co_await grow(state, length);
+  co_await prepare_bitmaps(state, length);
+  std::exception_ptr failure;
+  try {
+    if (length > state.length_bytes) co_await grow(state, length);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  state.bitmaps.resized();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include "block/device.h"
 #include "block/range_lock.h"
 #include "crypto/secret.h"
+#include "format/qcow2/bitmaps.h"
 #include "format/qcow2/disk_table.h"
 #include "format/qcow2/entries.h"
 #include "format/qcow2/guest_cipher.h"
@@ -97,7 +98,7 @@ struct State {
 
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
-  // refcounts.
+  // refcounts, has the bitmaps follow.
   io::task<void> prepare_to_change();
   // Writes what is dirty in the order that a crash needs; `metadata` is held.
   io::task<void> write_back(bool durable);
@@ -140,6 +141,7 @@ struct State {
   Retired retired;
   io::Mutex metadata;
   block::RangeLock guest_ranges;
+  Bitmaps bitmaps{*this};
   bool prepared_to_change = false;
   bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
   bool unusable = false;

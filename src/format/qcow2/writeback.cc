@@ -30,13 +30,14 @@ io::task<void> State::write_header_fields(uint64_t offset, ConstBytes fields) {
 }
 
 io::task<void> State::prepare_to_change() {
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   require_usable();
-  // Bitmaps are not kept up by writes here, and unknown features may not be either: their bits say so from
-  // now on.
-  const uint64_t kept = header.autoclear_features & kRawExternalData;
+  co_await bitmaps.before_change();
+  // Unknown features may not be kept up here: their bits say so from now on.
+  const uint64_t kept =
+      header.autoclear_features & (kRawExternalData | (header.bitmaps ? uint64_t{kBitmaps} : 0));
   if (kept != header.autoclear_features) {
     co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
     header.autoclear_features = kept;
