@@ -69,10 +69,9 @@ void check_arguments(const CommandLine& line, const BitmapArguments& given) {
 
 // Metadata only: neither keys nor backing files are needed.
 io::task<image::OpenedImage> open(image::ImageName name, bool writable) {
-  return image::open_image(std::move(name), {.writable = writable,
-                                             .no_backing = true,
-                                             .exclusive = true,
-                                             .keys = image::Keys::kUnused});
+  return image::open_image(
+      std::move(name),
+      {.writable = writable, .no_backing = true, .exclusive = true, .keys = image::Keys::kUnused});
 }
 
 qcow2::Image& qcow2_of(const image::OpenedImage& image) {
@@ -130,11 +129,12 @@ io::task<void> change_bitmaps(const BitmapArguments& given) {
 
 int run_bitmap(const Session& session, const std::vector<std::string>& arguments) {
   BitmapArguments given;
-  CommandLine line(session, "bitmap",
-                   "(--add [-g SIZE] | --remove | --clear | --enable | --disable | --merge SOURCE [-b FILE "
-                   "[-F FMT]])... [-f FMT] FILE BITMAP",
-                   "Changes a persistent dirty bitmap of a qcow2 image. Several actions are done in the order "
-                   "given; `info` lists an image's bitmaps.");
+  CommandLine line(
+      session, "bitmap",
+      "(--add [-g SIZE] | --remove | --clear | --enable | --disable | --merge SOURCE [-b FILE "
+      "[-F FMT]])... [-f FMT] FILE BITMAP",
+      "Changes a persistent dirty bitmap of a qcow2 image. Several actions are done in the order "
+      "given; `info` lists an image's bitmaps.");
   declare(line, given);
   line.parse(arguments);
   check_arguments(line, given);

@@ -108,8 +108,8 @@ CLI::Option* CommandLine::flag(const std::string& names, bool& into, const std::
 
 CLI::Option* CommandLine::step(const std::string& names, std::function<void()> function,
                                const std::string& text) {
-  return app_
-      .add_flag_function(names, [function = std::move(function)](std::int64_t) { function(); }, text)
+  return app_.add_flag_function(
+                 names, [function = std::move(function)](std::int64_t) { function(); }, text)
       ->disable_flag_override()
       ->trigger_on_parse();
 }

@@ -21,8 +21,8 @@ BitmapEntry new_entry(const State& state, std::string name, std::optional<uint64
   if (name.size() > kMostBitmapNameBytes)
     fail(ErrorKind::kInvalidArgument, "Name length exceeds maximum ({} characters): this one has {}",
          kMostBitmapNameBytes, name.size());
-  const uint64_t granularity = granularity_bytes.value_or(
-      uint64_t{1} << default_bitmap_granularity_bits(state.header.cluster_bits));
+  const uint64_t granularity =
+      granularity_bytes.value_or(uint64_t{1} << default_bitmap_granularity_bits(state.header.cluster_bits));
   if (!std::has_single_bit(granularity) || granularity >> kMinBitmapGranularityBits == 0 ||
       granularity >> kMaxBitmapGranularityBits > 1)
     fail(ErrorKind::kInvalidArgument,
@@ -41,8 +41,7 @@ BitmapEntry new_entry(const State& state, std::string name, std::optional<uint64
 void check_room(const State& state, const BitmapEntry& entry) {
   uint64_t directory_bytes = bitmap_entry_bytes(entry);
   for (const auto& bitmap : state.bitmaps.list()) {
-    if (bitmap->entry.name == entry.name)
-      fail(ErrorKind::kExists, "Bitmap already exists: {}", entry.name);
+    if (bitmap->entry.name == entry.name) fail(ErrorKind::kExists, "Bitmap already exists: {}", entry.name);
     directory_bytes += bitmap_entry_bytes(bitmap->entry);
   }
   if (state.bitmaps.list().size() >= kMostBitmaps || directory_bytes > kMostBitmapDirectoryBytes)

@@ -67,7 +67,8 @@ std::vector<std::byte> encode_bitmap_directory(const std::vector<const BitmapEnt
 // Bytes of a bitmap's bits over a disk so long, and how many clusters they take, each of which has an entry
 // in the bitmap's table. `granularity_bits` is at most 63.
 uint64_t bitmap_bytes(uint64_t disk_bytes, unsigned granularity_bits) noexcept;
-uint64_t bitmap_table_entries(uint64_t disk_bytes, unsigned granularity_bits, uint64_t cluster_bytes) noexcept;
+uint64_t bitmap_table_entries(uint64_t disk_bytes, unsigned granularity_bits,
+                              uint64_t cluster_bytes) noexcept;
 
 // The granularity that QEMU chooses: the cluster size, but within 4 KiB and 64 KiB.
 unsigned default_bitmap_granularity_bits(uint32_t cluster_bits) noexcept;

@@ -83,8 +83,8 @@ io::task<void> Bitmaps::read_table(Bitmap& bitmap) {
                        (offset == 0 || (value & kBitmapTableAllOnes) == 0) &&
                        is_aligned(offset, state_.cluster_bytes()) && offset < state_.file->length_bytes();
     if (!known && bitmap.fault.empty())
-      bitmap.fault = fmt::format("entry {} of its table at offset {} cannot be: {:#018x}", i,
-                                 entry.table_offset, value);
+      bitmap.fault =
+          fmt::format("entry {} of its table at offset {} cannot be: {:#018x}", i, entry.table_offset, value);
     bitmap.table[i] = value;
   }
 }
@@ -120,7 +120,8 @@ io::task<void> Bitmaps::follow_tables() {
   if (entries > kMostTableEntries)
     fail(ErrorKind::kLimit, "'{}': the tables of its bitmaps have {} entries; at most {} make sense",
          state_.name, entries, kMostTableEntries);
-  if (!directory_.empty()) state_.metadata_map.add(state_.header.bitmaps->directory_offset, directory_.size());
+  if (!directory_.empty())
+    state_.metadata_map.add(state_.header.bitmaps->directory_offset, directory_.size());
   for (const auto& bitmap : list_) co_await follow_table(*bitmap);
   followed_ = true;
 }
@@ -275,7 +276,8 @@ void Bitmaps::resized() {
 
 // ---- the list ----
 
-// What changes here has its followers found anew, and what they promise on disk, before the disk changes next.
+// What changes here has its followers found anew, and what they promise on disk, before the disk changes
+// next.
 
 Bitmap& Bitmaps::append(BitmapEntry entry) {
   check_memory(bitmap_bytes(state_.length_bytes, entry.granularity_bits));

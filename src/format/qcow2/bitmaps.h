@@ -29,13 +29,13 @@ namespace cofre::qcow2 {
 struct State;
 
 struct Bitmap {
-  BitmapEntry entry;                      // as the directory is to have it: in use only if inconsistent
-  std::optional<size_t> entry_at = {};    // in the directory on disk; nothing: it is not there yet
-  std::unique_ptr<DirtyBitmap> bits = {}; // once they were needed
-  std::vector<uint64_t> table = {};       // as on disk, once it was followed
-  std::string fault = {};                 // why the table cannot be followed
-  bool changed = false;                   // the bits are other ones than those on disk
-  bool marked = false;                    // in use on disk, but only until it is stored
+  BitmapEntry entry;                       // as the directory is to have it: in use only if inconsistent
+  std::optional<size_t> entry_at = {};     // in the directory on disk; nothing: it is not there yet
+  std::unique_ptr<DirtyBitmap> bits = {};  // once they were needed
+  std::vector<uint64_t> table = {};        // as on disk, once it was followed
+  std::string fault = {};                  // why the table cannot be followed
+  bool changed = false;                    // the bits are other ones than those on disk
+  bool marked = false;                     // in use on disk, but only until it is stored
 
   bool consistent() const noexcept { return !entry.in_use(); }
   // It has to note every change of the disk.
@@ -46,8 +46,8 @@ class Bitmaps {
  public:
   explicit Bitmaps(State& state) : state_(state) {}
 
-  // At open; the lock is not needed yet. A directory that is damaged counts as a fault: require_sound() throws
-  // it, and so does all that would change the disk.
+  // At open; the lock is not needed yet. A directory that is damaged counts as a fault: require_sound()
+  // throws it, and so does all that would change the disk.
   io::task<void> read_directory();
   // Throws Error kCorrupt. Any time.
   void require_sound() const;

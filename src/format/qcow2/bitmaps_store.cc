@@ -68,8 +68,8 @@ io::task<void> Bitmaps::write_bits(Bitmap& bitmap, std::vector<uint64_t>& table)
 // The clusters that the table names are durable, and so are their refcounts.
 io::task<void> Bitmaps::write_table(Bitmap& bitmap, std::vector<uint64_t> table) {
   const uint64_t clusters = div_ceil<uint64_t>(table.size() * 8, state_.cluster_bytes());
-  const bool stays = table.size() == bitmap.table.size() &&
-                     co_await may_overwrite(bitmap.entry.table_offset, clusters);
+  const bool stays =
+      table.size() == bitmap.table.size() && co_await may_overwrite(bitmap.entry.table_offset, clusters);
   uint64_t offset = bitmap.entry.table_offset;
   if (!stays) {
     drop(offset, div_ceil<uint64_t>(bitmap.table.size() * 8, state_.cluster_bytes()));

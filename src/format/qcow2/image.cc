@@ -282,8 +282,8 @@ io::task<void> Image::write_zeroes(uint64_t offset, uint64_t length, block::Writ
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
   io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, changing(*state_, offset, length,
-                                     state_->zero_range(lane, offset, length, flags.may_unmap)));
+  co_await at_home(
+      *state_, changing(*state_, offset, length, state_->zero_range(lane, offset, length, flags.may_unmap)));
   if (flags.fua) co_await flush();
 }
 
