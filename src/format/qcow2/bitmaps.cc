@@ -1,6 +1,7 @@
 #include "format/qcow2/bitmaps.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/aligned_buffer.h"
 #include "base/checked.h"
@@ -13,6 +14,7 @@ namespace {
 
 // Of all bitmaps that are loaded, if every bit of theirs were dirty.
 constexpr uint64_t kMostBytesInMemory = kGiB;
+constexpr uint64_t kAutoclearFeaturesAt = 88;
 // Of all tables of an image: more than those of as many bitmaps as fit in memory.
 constexpr uint64_t kMostTableEntries = 8 * kMiB;
 
@@ -42,6 +44,7 @@ io::task<void> Bitmaps::read_directory() {
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kCorrupt) throw;
     list_.clear();
+    directory_.clear();
     fault_ = error.what();
   }
 }
@@ -50,6 +53,16 @@ void Bitmaps::require_sound() const {
   if (!fault_.empty())
     fail(ErrorKind::kCorrupt, "{}. Repair it with check -r all, which drops all bitmaps of such a directory",
          fault_);
+}
+
+io::task<void> Bitmaps::give_up_directory() {
+  const uint64_t features = state_.header.autoclear_features & ~uint64_t{kBitmaps};
+  std::array<std::byte, 8> field;
+  store_be(field.data(), features);
+  co_await state_.write_header_fields(kAutoclearFeaturesAt, field);
+  co_await state_.file_barrier();
+  state_.header.autoclear_features = features;
+  fault_.clear();
 }
 
 Bitmap& Bitmaps::find(const std::string& name) {

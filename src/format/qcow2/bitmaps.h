@@ -51,6 +51,10 @@ class Bitmaps {
   io::task<void> read_directory();
   // Throws Error kCorrupt. Any time.
   void require_sound() const;
+  // What is wrong with the directory; empty: nothing.
+  const std::string& fault() const noexcept { return fault_; }
+  // For the check: the header says durably that there are no bitmaps; their clusters leak.
+  io::task<void> give_up_directory();
   bool any() const noexcept { return !list_.empty(); }
   const std::vector<std::unique_ptr<Bitmap>>& list() const noexcept { return list_; }
 
