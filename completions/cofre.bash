@@ -5,10 +5,11 @@ _cofre_options() {
   local source="-f --format --image-opts -U --force-share"
   case $1 in
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
-    convert) echo "$source -O -o -B -F -n --target-image-opts --target-is-zero -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
+    convert) echo "$source -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
     info) echo "$source --backing-chain --output $secrets" ;;
     check) echo "$source -r --repair -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
+    bitmap) echo "--add --remove --clear --enable --disable --merge -g -b -F -f --format --image-opts $secrets" ;;
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
@@ -40,7 +41,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare map doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare bitmap map doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

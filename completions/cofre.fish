@@ -13,6 +13,7 @@ complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into 
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
@@ -29,14 +30,14 @@ complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
 set -l readers '__cofre_is convert info check compare map doctor io'
-complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
+complete -c cofre -n '__cofre_is convert info check compare bitmap map doctor io' -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
 complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Print nothing but errors'
 complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare bitmap' -s F -x -a $formats -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
@@ -48,6 +49,8 @@ complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target
 complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
 complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
 complete -c cofre -n '__cofre_is convert' -l target-is-zero -d 'The existing target reads as zero'
+complete -c cofre -n '__cofre_is convert' -l bitmaps -d 'Copy the dirty bitmaps too'
+complete -c cofre -n '__cofre_is convert' -l skip-broken-bitmaps -d 'Leave out inconsistent bitmaps'
 complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
@@ -64,6 +67,16 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
+
+# bitmap
+complete -c cofre -n '__cofre_is bitmap' -l add -d 'Make the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l remove -d 'Remove the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l clear -d 'Mark everything clean'
+complete -c cofre -n '__cofre_is bitmap' -l enable -d 'Note changes'
+complete -c cofre -n '__cofre_is bitmap' -l disable -d 'Note no changes'
+complete -c cofre -n '__cofre_is bitmap' -l merge -x -d 'Mark what is dirty in another'
+complete -c cofre -n '__cofre_is bitmap' -s g -x -d 'Bytes for a bit'
+complete -c cofre -n '__cofre_is bitmap' -s b -r -d 'The image of other bitmaps'
 
 # map
 complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'
