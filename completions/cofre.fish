@@ -14,7 +14,10 @@ complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
+complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
+complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
+complete -c cofre -n __fish_use_subcommand -f -a snapshot -d 'Internal snapshots: list, create, apply, delete'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
 complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast encryption is'
@@ -29,15 +32,15 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare map doctor io'
-complete -c cofre -n '__cofre_is convert info check compare bitmap map doctor io' -l image-opts -d 'Images are named by options'
+set -l readers '__cofre_is convert info check compare map rebase snapshot doctor io'
+complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
-complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Print nothing but errors'
-complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show progress'
-complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is create convert check compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare bitmap' -s F -x -a $formats -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare rebase bitmap' -s F -x -a $formats -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
@@ -45,6 +48,7 @@ complete -c cofre -n '__cofre_is create' -s u -d 'Do not open the backing file'
 
 # convert
 complete -c cofre -n '__cofre_is convert' -s O -x -a $formats -d 'Format of the target'
+complete -c cofre -n '__cofre_is convert' -s l -x -d 'Copy this internal snapshot'
 complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target'
 complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
 complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
@@ -69,6 +73,7 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 
 # bitmap
+complete -c cofre -n '__cofre_is bitmap' -l image-opts -d 'The image is named by options'
 complete -c cofre -n '__cofre_is bitmap' -l add -d 'Make the bitmap'
 complete -c cofre -n '__cofre_is bitmap' -l remove -d 'Remove the bitmap'
 complete -c cofre -n '__cofre_is bitmap' -l clear -d 'Mark everything clean'
@@ -78,9 +83,28 @@ complete -c cofre -n '__cofre_is bitmap' -l merge -x -d 'Mark what is dirty in a
 complete -c cofre -n '__cofre_is bitmap' -s g -x -d 'Bytes for a bit'
 complete -c cofre -n '__cofre_is bitmap' -s b -r -d 'The image of other bitmaps'
 
+# rebase
+complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
+complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'
+complete -c cofre -n '__cofre_is rebase' -s c -l compress -d 'Compress what is written'
+complete -c cofre -n '__cofre_is rebase' -s t -x -a $caches -d 'Cache mode of the image'
+
+# commit
+complete -c cofre -n '__cofre_is commit' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is commit' -s b -r -d 'The image of the chain to commit into'
+complete -c cofre -n '__cofre_is commit' -s d -d 'Do not empty the image'
+complete -c cofre -n '__cofre_is commit' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is commit' -s r -x -d 'Bytes a second'
+
 # map
 complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'
 complete -c cofre -n '__cofre_is map' -s l -l max-length -x -d 'So many bytes'
+
+# snapshot
+complete -c cofre -n '__cofre_is snapshot' -s l -l list -d 'List the snapshots'
+complete -c cofre -n '__cofre_is snapshot' -s c -l create -x -d 'Keep the present state under this name'
+complete -c cofre -n '__cofre_is snapshot' -s a -l apply -x -d 'Make the disk what it was'
+complete -c cofre -n '__cofre_is snapshot' -s d -l delete -x -d 'Delete a snapshot'
 
 # doctor
 complete -c cofre -n '__cofre_is doctor' -l domain -r -d 'A libvirt domain'

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "image/sector_padded.h"
+#include "image/snapshot_param.h"
 #include "layer/align.h"
 
 namespace cofre::image {
@@ -127,10 +128,38 @@ void refuse_loop(const Walk& walk, const storage::FileDevice& file, const std::s
 
 io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy);
 
+// Where a LUKS header lies.
+struct LuksPlace {
+  block::Device& file;
+  uint64_t offset;
+  uint64_t area_bytes;
+};
+
+// Tries what was typed for an image above in the chain, so that one passphrase of a whole chain is asked for
+// once. (With the legacy aes nothing would tell that it is the wrong one.)
+io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, const LayerOptions& options,
+                                                           const OpenPolicy& policy,
+                                                           const std::string& label) {
+  if (options.key_secret) co_return std::nullopt;
+  const std::optional<ConstBytes> likely = policy.secrets->likely_answer(label);
+  if (!likely) co_return std::nullopt;
+  try {
+    co_return co_await luks::luks1_unlock(place.file, place.offset, place.area_bytes, *likely);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kWrongSecret) throw;
+  }
+  co_return std::nullopt;
+}
+
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      const std::string& label) {
+                      const std::string& label, bool is_top) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
+  if (const auto& place = image.header().crypt_header; place && !is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
+    if (volume) co_return image.unlock(*volume);
+  }
   co_await image.unlock(policy.secrets->choose(options.key_secret, label));
 }
 
@@ -203,6 +232,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.snapshot.reset();
   return below;
 }
 
@@ -233,10 +263,24 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   walk.chain[index].device = image.get();
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  co_await unlock(*image, options, policy, label);
+  co_await unlock(*image, options, policy, label, index == 0);
   attach_data_file(*image, options, policy, walk.chain[index]);
   co_await attach_backing(walk, *image, std::move(options), policy);
+  if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
   co_return image;
+}
+
+io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<block::Device> file,
+                                                              const LayerOptions& options,
+                                                              const OpenPolicy& policy, bool is_top) {
+  const std::string label = policy.label.empty() ? options.path : policy.label;
+  if (!is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({*file, 0, 0}, options, policy, label);
+    if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
+  }
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  co_return co_await luks::LuksContainer::open(std::move(file), passphrase, !policy.writable);
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
@@ -248,10 +292,7 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
     container =
         co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
   } else {
-    const std::string label = policy.label.empty() ? options.path : policy.label;
-    const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-    container =
-        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), passphrase, !policy.writable);
+    container = co_await open_container(sector_aligned(std::move(file)), options, policy, index == 0);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();
@@ -283,6 +324,9 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
                         .key_secret = options.key_secret});
   if (format == Format::kQcow2)
     co_return co_await open_qcow2(walk, std::move(file), std::move(options), policy, index);
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
+         format_name(format));
   if (format == Format::kLuks)
     co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
   std::unique_ptr<block::Device> raw = make_sector_padded(sector_aligned(std::move(file)));

@@ -50,6 +50,8 @@ struct OpenPolicy {
   unsigned max_chain = 200;
   Secrets* secrets = nullptr;  // outlives the call
   std::string label = {};      // the name for messages and for Secrets::for_image; empty: the image's own
+  // The top as it was when this internal snapshot was taken, read-only: see snapshot_param.h.
+  std::optional<std::string> snapshot = std::nullopt;
   const luks::Luks1Volume* volume = nullptr;  // the top's, from whoever just made it; outlives the call
 };
 

@@ -136,20 +136,22 @@ class RebaseJob {
     }
   }
 
-  // Compressed are whole units; what the overlay leaves to its backing file may begin and end within one.
+  // How much of a write goes compressed: whole units, the last of which the disk's end may cut short. What
+  // the overlay leaves to its backing file may begin and end within one.
+  uint64_t compressed_bytes(uint64_t offset, uint64_t length) const noexcept {
+    if (!options_.compressed || !is_aligned(offset, rules_.grain_bytes)) return 0;
+    return offset + length == overlay_.length_bytes() ? length : align_down(length, rules_.grain_bytes);
+  }
+
   io::task<void> write(uint64_t offset, ConstBytes bytes) {
     const uint64_t unit = rules_.grain_bytes;
     const uint64_t most = align_down(overlay_.limits().max_write_bytes, unit);
     while (!bytes.empty()) {
-      uint64_t count = std::min<uint64_t>(bytes.size(), most);
-      bool compressed = options_.compressed && is_aligned(offset, unit);
-      if (compressed && offset + count != overlay_.length_bytes()) {
-        compressed = count >= unit;
-        if (compressed) count = align_down(count, unit);
-      } else if (options_.compressed && !compressed) {
-        count = std::min(count, unit - offset % unit);
-      }
-      co_await overlay_.write(offset, bytes.first(count), {.compressed = compressed});
+      const uint64_t compressed = compressed_bytes(offset, bytes.size());
+      const uint64_t to_next_unit = options_.compressed ? unit - offset % unit : most;
+      const uint64_t wanted = compressed > 0 ? compressed : std::min<uint64_t>(bytes.size(), to_next_unit);
+      const uint64_t count = std::min(wanted, most);
+      co_await overlay_.write(offset, bytes.first(count), {.compressed = compressed > 0});
       offset += count;
       bytes = bytes.subspan(count);
     }

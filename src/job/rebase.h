@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/units.h"
 #include "block/device.h"
 #include "io/lanes.h"
 #include "job/progress.h"
@@ -20,7 +21,7 @@ struct RebaseOptions {
   block::Device* new_backing = nullptr;  // null: none
   bool new_is_below = false;             // new_backing is a layer of the overlay's own chain
   // What the overlay allocates at once (a power of two, at most 2 MiB): whole ones of these are written.
-  uint64_t grain_bytes = 64 * 1024;
+  uint64_t grain_bytes = 64 * kKiB;
   bool compressed = false;  // the overlay stores compressed what that makes shorter
   unsigned parallel = 0;    // chunks in flight; 0: chosen by the number of lanes
   Progress progress = {};

@@ -31,7 +31,7 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 13> kCommands = {{
+constexpr std::array<CommandEntry, 14> kCommands = {{
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
@@ -41,6 +41,7 @@ constexpr std::array<CommandEntry, 13> kCommands = {{
     {"commit", "write an image's changes into its backing file", run_commit, true},
     {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"map", "where the content of an image lies", run_map, true},
+    {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast encryption is on this machine", run_bench, false},

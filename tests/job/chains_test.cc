@@ -20,7 +20,7 @@ using test::ChainStore;
 using test::Content;
 
 constexpr uint64_t kMostBytes = 200 * kKiB;
-constexpr int kRounds = 150;
+constexpr int kRounds = 80;
 
 constexpr int rounds() {
 #ifdef NDEBUG

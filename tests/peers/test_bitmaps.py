@@ -104,8 +104,12 @@ class TurnsTest(BitmapCase):
         offset = self.rng.randrange(0, (size - length) // 512 + 1) * 512
         return f"{self.rng.choice(['write -P 7', 'write -P 0', 'write -z', 'write -zu', 'discard'])} {offset} {length}"
 
-    def step(self, size):
+    def step(self, size, snapshots):
         """A function of tool and image, that gives the exit code."""
+        if snapshots and self.rng.random() < 0.15:
+            action = self.rng.choice(["-c", "-a", "-d"])
+            return f"snapshot {action}", lambda tool, image: tool.img(
+                "snapshot", action, "s", *image.object_args(), "--image-opts", image.opts())
         if self.rng.random() < 0.5:
             commands = [part for _ in range(self.rng.randrange(1, 4)) for part in ("-c", self.io_step(size))]
             return f"io {commands}", lambda tool, image: tool.io(*image.args(), *commands)
@@ -139,7 +143,7 @@ class TurnsTest(BitmapCase):
                 for image in images:
                     self.crash(image)
                 continue
-            text, step = self.step(size)
+            text, step = self.step(size, snapshots=kind not in ("data", "narrow"))
             tool = self.rng.choice([COFRE_TOOL, COFRE_TOOL, QEMU_TOOL])
             history.append(f"{tool.name}: {text}")
             codes = [step(QEMU_TOOL, images[0]).code, step(tool, images[1]).code]
@@ -333,6 +337,15 @@ class FollowTest(BitmapCase):
     def test_compressed_writes(self):
         dirty = self.both("plain", MIB, lambda tool, image: self.io(tool, image, "write -c 64k 64k"))
         self.assertEqual(dirty["on"], [(64 * KIB, 128 * KIB)])
+
+    def test_snapshots(self):
+        def work(tool, image):
+            self.ok(tool.img("snapshot", "-c", "one", image.path))
+            self.io(tool, image, "write 0 64k")
+            self.refused(tool.img("snapshot", "-a", "one", image.path), "active dirty bitmaps", code=1)
+            self.ok(tool.img("snapshot", "-d", "one", image.path))
+        dirty = self.both("plain", MIB, work)
+        self.assertEqual(dirty, {"on": [(0, 64 * KIB)], "off": []})
 
     def test_commit_and_rebase(self):
         def work(tool, base):

@@ -3,10 +3,13 @@ every reader sees the same bytes afterwards, and no check finds a fault."""
 
 import os
 import shutil
+import signal
+import subprocess
+import time
 import unittest
 
-from cofre_peers import (COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_IO, QEMU_TOOL, Interactive, PeerCase, Tool,
-                         aes_options, cofre, luks_options, qemu_img, run)
+from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_IO, QEMU_TOOL, TIMEOUT_S, Image, Interactive,
+                         PeerCase, Tool, aes_options, cofre, luks_options, qemu_img, run)
 
 ROUNDS = 40 if LONG else 5
 
@@ -233,6 +236,61 @@ class Rebase(ChainCase):
                 self.assertEqual(qemu_img("rebase", *args, cwd=folder).code, 1)
                 self.refused(compat("rebase", *args, cwd=folder), code=1)
                 self.assertEqual(self.read_file(os.path.join(folder, "top")), before)
+
+
+class Interrupted(ChainCase):
+    """Ctrl-C in the middle: the status says so, the images show what they showed, and no check finds even a leak."""
+
+    SIZE = 48 * MIB
+
+    def setUp(self):
+        super().setUp()
+        self.folder = self.scratch("made")
+        self.write_file("made/base", self.rng.randbytes(self.SIZE))
+        self.ok(cofre("create", "-q", *self.objects(), "-f", "qcow2", "-b", "base", "-F", "raw", "-o",
+                      luks_options("s1", cipher_alg="serpent-256"), os.path.join(self.folder, "top")))
+        self.chain = [{"name": "top", "format": "qcow2", "secret": "s1"}, {"name": "base", "format": "raw", "secret": ""}]
+
+    def interrupt(self, *args, ready):
+        process = subprocess.Popen([COFRE, *args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + TIMEOUT_S
+        while not ready():
+            self.assertIsNone(process.poll(), "it ended before it could be stopped")
+            self.assertLess(time.monotonic(), deadline, "it did not start")
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130, said)
+        self.assertIn("cancelled", said)
+
+    def test_rebase(self):
+        top = os.path.join(self.folder, "top")
+        before = self.shows(COFRE_TOOL, self.chain, self.folder)
+        empty = os.stat(top).st_size
+        self.interrupt("rebase", *self.objects(), "-b", "", "--image-opts", self.name_of(self.chain, self.folder),
+                       ready=lambda: os.stat(top).st_size > empty + 4 * MIB)
+        self.same_bytes(self.shows(QEMU_TOOL, self.chain, self.folder), before, "interrupted")
+        self.check(self.chain, self.folder)
+        self.assertEqual(self.ok(qemu_img("info", "--output=json", top)).json()["backing-filename"], "base")
+
+    def test_commit(self):
+        base = os.path.join(self.folder, "base")
+        self.io(COFRE_TOOL, Image(os.path.join(self.folder, "top"), "qcow2", self.secrets["s1"], "s1"),
+                "write -P 7 0 32M")
+        before = self.shows(COFRE_TOOL, self.chain, self.folder)
+        sevens = b"\7" * 4096
+
+        def begun():
+            with open(base, "rb") as file:
+                return file.read(4096) == sevens
+
+        self.interrupt("commit", *self.objects(), "-r", "4M", "--image-opts", self.name_of(self.chain, self.folder),
+                       ready=begun)
+        self.same_bytes(self.shows(QEMU_TOOL, self.chain, self.folder), before, "interrupted")
+        self.check(self.chain, self.folder)
+        self.ok(cofre("commit", *self.objects(), "--image-opts", self.name_of(self.chain, self.folder)))
+        self.same_bytes(self.read_file(base), before, "given again")
 
 
 class Commit(ChainCase):

@@ -29,20 +29,31 @@ io::task<void> State::write_header_fields(uint64_t offset, ConstBytes fields) {
   co_await file->write(offset, fields);
 }
 
+io::task<void> State::set_corrupt_bit() {
+  damaged.store(true, std::memory_order_release);
+  if (header.version < 3 || (header.incompatible_features & kCorrupt) != 0) co_return;
+  header.incompatible_features |= kCorrupt;
+  co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features));
+  co_await file->flush();
+}
+
+io::task<void> State::drop_autoclear_features(uint64_t kept) {
+  kept &= header.autoclear_features;
+  if (kept == header.autoclear_features) co_return;
+  co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
+  header.autoclear_features = kept;
+  co_await file->flush();
+}
+
 io::task<void> State::prepare_to_change() {
   if (prepared_to_change && bitmaps.ready()) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();
   if (prepared_to_change && bitmaps.ready()) co_return;
   require_usable();
   co_await bitmaps.before_change();
+  co_await note_snapshot_tables();
   // Unknown features may not be kept up here: their bits say so from now on.
-  const uint64_t kept =
-      header.autoclear_features & (kRawExternalData | (header.bitmaps ? uint64_t{kBitmaps} : 0));
-  if (kept != header.autoclear_features) {
-    co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
-    header.autoclear_features = kept;
-    co_await file->flush();
-  }
+  co_await drop_autoclear_features(kRawExternalData | (header.bitmaps ? uint64_t{kBitmaps} : 0));
   if (header.lazy_refcounts() && !refcounts_lazy) {
     co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
     co_await file->flush();
@@ -50,6 +61,28 @@ io::task<void> State::prepare_to_change() {
     refcounts_lazy = true;
   }
   prepared_to_change = true;
+}
+
+io::task<void> State::prepare_to_rearrange() {
+  require_usable();
+  co_await note_snapshot_tables();
+  co_await drop_autoclear_features(kKnownAutoclear);
+  co_await settle();
+}
+
+io::task<void> State::settle() {
+  require_usable();
+  do {
+    co_await write_back(/*durable=*/true);
+  } while (l2_cache.has_dirty() || l1.dirty() || !retired.empty());
+  prepared_to_change = false;
+  if (!refcounts_lazy) co_return;
+  co_await refcounts.cache().write_dirty();
+  co_await refcounts.table().write_dirty(*file);
+  co_await file->flush();
+  header.incompatible_features &= ~uint64_t{kDirty};
+  co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features));
+  refcounts_lazy = false;
 }
 
 io::task<void> State::file_barrier() {
@@ -89,10 +122,10 @@ io::task<void> State::write_back(bool durable) {
   co_await release_retired();
 }
 
-// The file may end within the last one.
-io::task<void> State::discard_clusters(uint64_t offset, uint64_t clusters) {
-  const uint64_t end = std::min(offset + clusters * cluster_bytes(), file->length_bytes());
-  if (offset < end) co_await file->discard(offset, end - offset);
+// The file may end within the last cluster.
+io::task<void> State::discard_host(uint64_t offset, uint64_t length) {
+  const uint64_t end = std::min(offset + length, file->length_bytes());
+  if (options.discard_unmap && offset < end) co_await file->discard(offset, end - offset);
 }
 
 // Everything on disk no longer names these clusters: they lose their references.
@@ -108,11 +141,19 @@ io::task<void> State::release_retired() {
       free += is_free ? 1 : 0;
       if (free == 0 || (is_free && i + 1 < run.clusters)) continue;
       const uint64_t end = is_free ? offset + cluster_bytes() : offset;
-      if (run.discard && options.discard_unmap) co_await discard_clusters(end - free * cluster_bytes(), free);
+      if (run.discard) co_await discard_host(end - free * cluster_bytes(), free * cluster_bytes());
       free = 0;
     }
   }
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
+}
+
+io::task<void> State::wait_for_transfers() {
+  retired.retire({});  // no cluster: it is released when those that were retired now would be
+  while (!retired.empty()) {
+    co_await release_retired();
+    if (!retired.empty()) co_await io::yield();
+  }
 }
 
 bool State::needs_relief() noexcept {
