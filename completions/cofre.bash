@@ -9,6 +9,7 @@ _cofre_options() {
     info) echo "$source --backing-chain --output $secrets" ;;
     check) echo "$source -r --repair -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
+    amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
     rebase) echo "$source -b -F -u -c --compress -t -T -p -q $secrets" ;;
     commit) echo "-f --format --image-opts -b -d -t -r -p -q $secrets" ;;
     bitmap) echo "--add --remove --clear --enable --disable --merge -g -b -F -f --format --image-opts $secrets" ;;
@@ -24,9 +25,13 @@ _cofre_options() {
 # The values of option $2 of command $1; nothing where a file or free text follows.
 _cofre_values() {
   local formats="raw qcow2 luks" caches="none writeback writethrough directsync unsafe"
+  local sources="$formats vmdk vdi vhdx vpc"
   case $1:$2 in
-    *:-f | *:--format | *:-O | *:-F) echo "$formats" ;;
-    *:-T | convert:-t | rebase:-t | commit:-t | io:-t | io:--cache) echo "$caches" ;;
+    create:-f | create:--format) echo "$formats" ;;
+    compare:-F) echo "$sources" ;;
+    *:-f | *:--format) echo "$sources" ;;
+    *:-O | *:-F) echo "$formats" ;;
+    *:-T | convert:-t | amend:-t | rebase:-t | commit:-t | io:-t | io:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
     bench:--cluster-size) echo "512 4k 64k 2M" ;;
     bench:--encrypt) echo "none aes luks" ;;
@@ -36,6 +41,7 @@ _cofre_values() {
     check:-r | check:--repair) echo "leaks all" ;;
     io:-d | io:--discard) echo "unmap ignore" ;;
     *:--object) echo "secret,id=" ;;
+    amend:-o) echo "help compat= lazy_refcounts= refcount_bits= size= encrypt.state=" ;;
     create:-o | convert:-o) echo "help encrypt.format=luks cluster_size= compression_type= preallocation=" ;;
   esac
 }
@@ -44,7 +50,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare map rebase commit snapshot bitmap doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare amend map rebase commit snapshot bitmap doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

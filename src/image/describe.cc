@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "image/describe_foreign.h"
 #include "image/describe_qcow2.h"
 #include "image/size.h"
 
@@ -114,6 +115,7 @@ io::task<ImageInfo> describe(OpenedImage& image) {
     info.encrypted = true;
     info.format_specific = luks_json(top.luks->header(), false);
   }
+  if (top.foreign != nullptr) describe_foreign(*top.foreign, info);
   if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
   co_return info;
 }

@@ -2,11 +2,12 @@
 // lane.
 //
 // An image is a tree of options, as in QEMU:
-//   driver=raw|qcow2|luks            left out: told by the content
+//   driver=raw|qcow2|luks|vmdk|vdi|vhdx|vpc   left out: told by the content
 //   file.driver=file                 (the default) a file or block device of this host
 //   file.filename=PATH
 //   key-secret=ID                    luks
 //   encrypt.key-secret=ID, encrypt.format=luks|aes         qcow2
+//   force_size_calc=current_size|chs                  vpc
 //   backing.file.filename=..., backing.driver=..., ...     qcow2: in place of what the header names; backing=
 //   for none data-file.filename=PATH          qcow2: in place of the header's data file cache.direct,
 //   cache.no-flush, l2-cache-size, refcount-cache-size, cache-size, discard, read-only, force-share

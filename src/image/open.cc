@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "image/open_foreign.h"
 #include "image/sector_padded.h"
 #include "image/snapshot_param.h"
 #include "layer/align.h"
@@ -22,6 +23,7 @@ struct LayerOptions {
   bool discard_unmap = true;
   uint64_t l2_cache_bytes = 0;
   uint64_t refcount_cache_bytes = 0;
+  foreign::VpcSize vpc_size = foreign::VpcSize::kByCreator;
 };
 
 // What stays the same all the way down a chain.
@@ -92,6 +94,7 @@ LayerOptions take_common(Options& options, const ImageName& name, const OpenPoli
 void take_of_format(Options& options, Format format, const ImageName& name, LayerOptions& into) {
   if (format == Format::kQcow2) take_qcow2_options(options, into);
   if (format == Format::kLuks) into.key_secret = options.take("key-secret");
+  if (format == Format::kVpc) into.vpc_size = take_vpc_size(options);
   options.finish(fmt::format("'{}': format {}", name.text, format_name(format)));
 }
 
@@ -160,7 +163,11 @@ io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const Op
         co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
     if (volume) co_return image.unlock(*volume);
   }
-  co_await image.unlock(policy.secrets->choose(options.key_secret, label));
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
+    co_return co_await image.unlock(passphrase);
+  *policy.unlocked = co_await image.luks_volume(passphrase);
+  image.unlock(**policy.unlocked);
 }
 
 void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options) {
@@ -232,6 +239,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.unlocked = nullptr;
   below.snapshot.reset();
   return below;
 }
@@ -280,7 +288,10 @@ io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<bl
     if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
   }
   const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-  co_return co_await luks::LuksContainer::open(std::move(file), passphrase, !policy.writable);
+  luks::Luks1Volume volume = co_await luks::luks1_unlock(*file, 0, 0, passphrase);
+  auto container = co_await luks::LuksContainer::open(std::move(file), volume, !policy.writable);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+  co_return container;
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
@@ -299,6 +310,22 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
   co_return container;
 }
 
+io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk,
+                                                            std::unique_ptr<storage::FileDevice> file,
+                                                            LayerOptions options, OpenPolicy policy,
+                                                            size_t index) {
+  storage::FileOptions how = file_options(options, policy);
+  how.locks = locks_for(false, policy);
+  const ForeignSource source = {.format = walk.chain[index].format,
+                                .path = options.path,
+                                .extent_files = how,
+                                .vpc_size = options.vpc_size};
+  std::unique_ptr<foreign::Image> image = co_await open_foreign(source, std::move(file));
+  walk.chain[index].foreign = image.get();
+  walk.chain[index].device = image.get();
+  co_return image;
+}
+
 io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
   policy.writable = policy.writable && !name.options.take_bool("read-only").value_or(false);
   policy.force_share = name.options.take_bool("force-share").value_or(policy.force_share);
@@ -312,6 +339,7 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
   walk.files.push_back(file->identity());
   const Format format = name.format ? *name.format : co_await probe_format(*file);
   take_of_format(name.options, format, name, options);
+  if (policy.writable) require_writable(format, options.path);
   const bool is_raw_top = format == Format::kRaw && walk.chain.empty();
   file->set_locks(locks_for(is_raw_top, policy));
 
@@ -329,6 +357,8 @@ io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, 
          format_name(format));
   if (format == Format::kLuks)
     co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
+  if (format != Format::kRaw)
+    co_return co_await open_foreign_layer(walk, std::move(file), std::move(options), policy, index);
   std::unique_ptr<block::Device> raw = make_sector_padded(sector_aligned(std::move(file)));
   walk.chain[index].device = raw.get();
   co_return raw;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "format/foreign/image.h"
 #include "format/luks/luks_container.h"
 #include "format/qcow2/image.h"
 #include "image/image_name.h"
@@ -53,6 +54,8 @@ struct OpenPolicy {
   // The top as it was when this internal snapshot was taken, read-only: see snapshot_param.h.
   std::optional<std::string> snapshot = std::nullopt;
   const luks::Luks1Volume* volume = nullptr;  // the top's, from whoever just made it; outlives the call
+  // Gets the top's LUKS volume, if it has one: for whoever changes its keyslots. Outlives the call.
+  std::optional<luks::Luks1Volume>* unlocked = nullptr;
 };
 
 // One image of a chain: views into the devices of OpenedImage.
@@ -66,6 +69,7 @@ struct Layer {
   storage::FileDevice* data_file = nullptr;  // qcow2, if it has one
   qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
   luks::LuksContainer* luks = nullptr;
+  foreign::Image* foreign = nullptr;
   std::optional<std::string> key_secret;  // the secret's id, where one was named
 };
 

@@ -23,6 +23,7 @@ int run_convert(const Session& session, const std::vector<std::string>& argument
 int run_info(const Session& session, const std::vector<std::string>& arguments);
 int run_check(const Session& session, const std::vector<std::string>& arguments);
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
+int run_amend(const Session& session, const std::vector<std::string>& arguments);
 int run_rebase(const Session& session, const std::vector<std::string>& arguments);
 int run_commit(const Session& session, const std::vector<std::string>& arguments);
 int run_bitmap(const Session& session, const std::vector<std::string>& arguments);

@@ -347,6 +347,20 @@ class FollowTest(BitmapCase):
         dirty = self.both("plain", MIB, work)
         self.assertEqual(dirty, {"on": [(0, 64 * KIB)], "off": []})
 
+    def test_amend(self):
+        """Version 2 has no bitmaps. QEMU leaves their clusters behind, cofre does not."""
+        for options, left in (("refcount_bits=64", True), ("lazy_refcounts=on,size=2M", True), ("compat=0.10", False),
+                              ("compat=0.10,size=2M", False)):
+            with self.subTest(options=options):
+                image = self.new_image("disk.qcow2", MIB, "plain")
+                self.ok(qemu_img("bitmap", "--add", image.path, "a"))
+                self.io(QEMU_TOOL, image, "write 64k 64k")
+                self.ok(cofre("amend", "-f", "qcow2", "-o", options, image.path))
+                self.clean(QEMU_TOOL, image)
+                self.assertEqual(self.dirty_of_all(image), {"a": [(64 * KIB, 128 * KIB)]} if left else {})
+                self.io(COFRE_TOOL, image, "write 0 64k")
+                self.clean(QEMU_TOOL, image)
+
     def test_commit_and_rebase(self):
         def work(tool, base):
             overlay = self.path(f"{tool.name}-overlay.qcow2")

@@ -313,6 +313,12 @@ void Bitmaps::remove(Bitmap& bitmap) {
   find_followers();
 }
 
+io::task<void> Bitmaps::remove_all() {
+  co_await follow_tables();
+  while (!list_.empty()) remove(*list_.front());
+  co_await store();
+}
+
 void Bitmaps::set_enabled(Bitmap& bitmap, bool enabled) {
   if (bitmap.entry.enabled() == enabled) return;
   bitmap.entry.flags ^= kBitmapAuto;

@@ -73,6 +73,8 @@ class Bitmaps {
 
   // Writes all that changed. Where that fails, bitmaps stay in use on disk.
   io::task<void> store();
+  // Removes them all, at once: the image is about to become one that has none.
+  io::task<void> remove_all();
   // Whether there is something to store.
   bool changed() const noexcept;
 

@@ -174,9 +174,13 @@ io::task<void> Image::unlock(ConstBytes passphrase) {
                                   .iv = crypto::IvGenerator::plain64};
     state.cipher = GuestCipher(CryptMethod::kAes, crypto::SectorCipher::create(spec, key.bytes()));
   } else if (state.header.crypt_method == CryptMethod::kLuks) {
-    const CryptHeaderPlace place = *state.header.crypt_header;
-    unlock(co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase));
+    unlock(co_await luks_volume(passphrase));
   }
+}
+
+io::task<luks::Luks1Volume> Image::luks_volume(ConstBytes passphrase) {
+  const CryptHeaderPlace place = state_->header.crypt_header.value();
+  co_return co_await luks::luks1_unlock(*state_->file, place.offset, place.length_bytes, passphrase);
 }
 
 void Image::unlock(const luks::Luks1Volume& volume) {

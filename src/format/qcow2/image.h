@@ -56,6 +56,8 @@ class Image final : public block::Device {
   // The same with a LUKS volume that was made or unlocked before: no key derivation.
   void unlock(const luks::Luks1Volume& volume);
   bool needs_secret() const noexcept;
+  // The LUKS volume of an image encrypted so, as unlock() opens it.
+  io::task<luks::Luks1Volume> luks_volume(ConstBytes passphrase);
   // The LUKS header of an image encrypted so, without a key. Throws Error kCorrupt.
   io::task<luks::Luks1Header> luks_header();
   std::string_view cipher_implementation() const noexcept;  // empty when not encrypted or locked
