@@ -58,8 +58,9 @@ io::task<void> make_room(State& state, uint64_t length) {
   if (entries > state.l1.size()) co_await state.grow_l1(entries);
 }
 
-// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the VM
-// state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would show that.
+// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the
+// VM state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would
+// show that.
 io::task<void> zero_new_bytes(State& state, uint64_t old_length, uint64_t length, uint64_t vm_state_end) {
   const uint64_t hidden_end = std::max(
       {state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0, vm_state_end});
