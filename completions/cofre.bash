@@ -5,13 +5,14 @@ _cofre_options() {
   local source="-f --format --image-opts -U --force-share"
   case $1 in
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
-    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
+    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
     info) echo "$source --backing-chain --output $secrets" ;;
     check) echo "$source -r --repair -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
     rebase) echo "$source -b -F -u -c --compress -t -T -p -q $secrets" ;;
     commit) echo "-f --format --image-opts -b -d -t -r -p -q $secrets" ;;
+    bitmap) echo "--add --remove --clear --enable --disable --merge -g -b -F -f --format --image-opts $secrets" ;;
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
@@ -49,7 +50,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare amend map rebase commit snapshot doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check compare amend map rebase commit snapshot bitmap doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

@@ -14,6 +14,7 @@ complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into 
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
 complete -c cofre -n __fish_use_subcommand -f -a amend -d 'Change passphrases and options of an image'
 complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
 complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
@@ -42,7 +43,7 @@ complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p
 complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare rebase' -s F -x -a $sources -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare rebase bitmap' -s F -x -a $sources -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
@@ -55,6 +56,8 @@ complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target
 complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
 complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
 complete -c cofre -n '__cofre_is convert' -l target-is-zero -d 'The existing target reads as zero'
+complete -c cofre -n '__cofre_is convert' -l bitmaps -d 'Copy the dirty bitmaps too'
+complete -c cofre -n '__cofre_is convert' -l skip-broken-bitmaps -d 'Leave out inconsistent bitmaps'
 complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
@@ -72,6 +75,17 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 
+# bitmap
+complete -c cofre -n '__cofre_is bitmap' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is bitmap' -l add -d 'Make the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l remove -d 'Remove the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l clear -d 'Mark everything clean'
+complete -c cofre -n '__cofre_is bitmap' -l enable -d 'Note changes'
+complete -c cofre -n '__cofre_is bitmap' -l disable -d 'Note no changes'
+complete -c cofre -n '__cofre_is bitmap' -l merge -x -d 'Mark what is dirty in another'
+complete -c cofre -n '__cofre_is bitmap' -s g -x -d 'Bytes for a bit'
+complete -c cofre -n '__cofre_is bitmap' -s b -r -d 'The image of other bitmaps'
+
 # amend
 complete -c cofre -n '__cofre_is amend' -s f -l format -x -a $formats -d 'Format of the image'
 complete -c cofre -n '__cofre_is amend' -l image-opts -d 'The image is named by options'
@@ -86,6 +100,7 @@ complete -c cofre -n '__cofre_is amend' -l force -d 'Erase even the last passphr
 complete -c cofre -n '__cofre_is amend' -s t -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is amend' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is amend' -s q -d 'Print nothing but errors'
+
 # rebase
 complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
 complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'

@@ -106,6 +106,22 @@ CLI::Option* CommandLine::flag(const std::string& names, bool& into, const std::
       ->disable_flag_override();
 }
 
+CLI::Option* CommandLine::step(const std::string& names, std::function<void()> function,
+                               const std::string& text) {
+  return app_.add_flag_function(
+                 names, [function = std::move(function)](std::int64_t) { function(); }, text)
+      ->disable_flag_override()
+      ->trigger_on_parse();
+}
+
+CLI::Option* CommandLine::step_value(const std::string& names,
+                                     std::function<void(const std::string&)> function,
+                                     const std::string& kind, const std::string& text) {
+  return app_.add_option_function<std::string>(names, std::move(function), text)
+      ->type_name(kind)
+      ->trigger_on_parse();
+}
+
 void CommandLine::arguments(std::vector<std::string>& into, const std::string& name,
                             const std::string& text) {
   app_.add_option(name, into, text)

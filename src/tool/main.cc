@@ -41,6 +41,7 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"map", "where the content of an image lies", run_map, true},
     {"rebase", "give an image another backing file, or none", run_rebase, true},
     {"commit", "write an image's changes into its backing file", run_commit, true},
+    {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},

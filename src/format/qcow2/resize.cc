@@ -58,8 +58,9 @@ io::task<void> make_room(State& state, uint64_t length) {
   if (entries > state.l1.size()) co_await state.grow_l1(entries);
 }
 
-// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the VM
-// state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would show that.
+// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the
+// VM state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would
+// show that.
 io::task<void> zero_new_bytes(State& state, uint64_t old_length, uint64_t length, uint64_t vm_state_end) {
   const uint64_t hidden_end = std::max(
       {state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0, vm_state_end});
@@ -145,9 +146,22 @@ io::task<void> preallocate_at_home(State& state, Preallocation mode) {
   }
 }
 
+io::task<void> prepare_bitmaps(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  co_await state.bitmaps.before_resize(length);
+}
+
 io::task<void> resize_at_home(State& state, uint64_t length) {
   co_await state.prepare_to_change();
-  if (length > state.length_bytes) co_await grow(state, length);
+  co_await prepare_bitmaps(state, length);
+  std::exception_ptr failure;
+  try {
+    if (length > state.length_bytes) co_await grow(state, length);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  state.bitmaps.resized();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace

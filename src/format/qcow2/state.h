@@ -18,6 +18,7 @@
 #include "block/device.h"
 #include "block/range_lock.h"
 #include "crypto/secret.h"
+#include "format/qcow2/bitmaps.h"
 #include "format/qcow2/disk_table.h"
 #include "format/qcow2/entries.h"
 #include "format/qcow2/guest_cipher.h"
@@ -106,7 +107,7 @@ struct State {
 
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
-  // refcounts.
+  // refcounts, has the bitmaps follow.
   io::task<void> prepare_to_change();
   // The same where only tables change and the disk reads as before: bitmaps stay true. `metadata` is held.
   // Everything is on disk afterwards and refcounts are in order, whatever they are in between.
@@ -167,6 +168,7 @@ struct State {
   Retired retired;
   io::Mutex metadata;
   block::RangeLock guest_ranges;
+  Bitmaps bitmaps{*this};
   bool prepared_to_change = false;
   bool snapshot_tables_noted = false;
   bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
