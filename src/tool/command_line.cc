@@ -214,7 +214,7 @@ image::Secrets SecretOptions::secrets() const {
   return secrets;
 }
 
-void SourceOptions::add_to(CommandLine& line, bool with_format) {
+void SourceOptions::add_to(CommandLine& line, bool with_format, bool with_force_share) {
   if (with_format)
     line.value(
         "-f,--format", format, "FMT",
@@ -222,7 +222,8 @@ void SourceOptions::add_to(CommandLine& line, bool with_format) {
         "when not given");
   line.flag("--image-opts", image_opts,
             "Images are named by options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID");
-  line.flag("-U,--force-share", force_share, "Read also what another process may be writing");
+  if (with_force_share)
+    line.flag("-U,--force-share", force_share, "Read also what another process may be writing");
 }
 
 image::ImageName SourceOptions::name(const std::string& argument) const {

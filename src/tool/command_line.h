@@ -83,7 +83,7 @@ struct SourceOptions {
   bool image_opts = false;
   bool force_share = false;
 
-  void add_to(CommandLine& line, bool with_format = true);
+  void add_to(CommandLine& line, bool with_format = true, bool with_force_share = true);
   // Throws Error.
   image::ImageName name(const std::string& argument) const;
 };

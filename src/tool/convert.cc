@@ -13,6 +13,7 @@
 #include "tool/command_line.h"
 #include "tool/creating.h"
 #include "tool/interrupt.h"
+#include "tool/new_target.h"
 #include "tool/terminal.h"
 
 namespace cofre::tool {
@@ -130,20 +131,8 @@ uint64_t total_bytes(const Sources& sources) {
   return total;
 }
 
-// Writing to what is being read would destroy it.
-void refuse_source_as_target(const Sources& sources, const std::string& target_path) {
-  for (const image::OpenedImage& source : sources) {
-    for (size_t depth = 0; depth < source.chain.size(); ++depth) {
-      const image::Layer& layer = source.chain[depth];
-      const bool is_data =
-          layer.data_file != nullptr && storage::same_file(layer.data_file->name(), target_path);
-      if (!is_data && !storage::same_file(layer.path, target_path)) continue;
-      fail(ErrorKind::kInvalidArgument, "the target '{}' is the source{}: choose another name", target_path,
-           is_data      ? "'s data file"
-           : depth == 0 ? ""
-                        : "'s backing file");
-    }
-  }
+void refuse_sources_as_target(const Sources& sources, const std::string& target_path) {
+  for (const image::OpenedImage& source : sources) refuse_source_as_target(source, target_path);
 }
 
 // The layer of the source that holds what the target's backing file shows. As with qemu-img, a backing file
@@ -153,15 +142,6 @@ block::Device* source_base(const image::OpenedImage& source, const std::string& 
     if (storage::same_file(source.chain[depth].path, backing_path)) return source.chain[depth].device;
   }
   return source.chain.size() > 1 ? source.chain[1].device : nullptr;
-}
-
-// What a new image reads as before anything is written: zero, except where cipher text lies below.
-bool new_target_reads_zero(const image::CreatePlan& plan, const image::TargetFile& target) {
-  if (plan.format == image::Format::kLuks) return false;
-  if (plan.format == image::Format::kRaw) return !target.in_place();
-  const bool mapped =
-      plan.settings.preallocation != qcow2::Preallocation::kOff || plan.settings.qcow2.data_file_raw;
-  return !mapped || (!plan.encrypted() && !target.in_place());
 }
 
 // qemu-img's refusals, and why.
@@ -255,20 +235,21 @@ image::CreateRequest make_request(const ConvertArguments& given, uint64_t bytes)
                                   .size_bytes = std::nullopt,
                                   .backing_file = given.backing_file,
                                   .backing_format = given.backing_format};
-  if (!request.options.has("size")) request.size_bytes = bytes;
+  request.options.take_size("size");  // the source's size counts, as with qemu-img
+  request.size_bytes = bytes;
   return request;
 }
 
 io::task<void> convert_to_new(const Run& run, Sources& sources) {
   const ConvertArguments& given = run.given;
   const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
-  refuse_source_as_target(sources, given.names.back());
+  refuse_sources_as_target(sources, given.names.back());
   const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
   if (given.compressed) check_compression(plan);
   const Bitmaps bitmaps = choose_bitmaps(run.session, given, sources);
   check_holds_bitmaps(given, plan.format, plan.settings.qcow2.version >= 3);
   if (const auto& data_file = plan.settings.qcow2.data_file)
-    refuse_source_as_target(sources, image::resolve_beside(plan.path, *data_file));
+    refuse_sources_as_target(sources, image::resolve_beside(plan.path, *data_file));
   note_legacy_encryption(run.session, plan);
 
   image::TargetFile file(plan.path);
@@ -304,7 +285,7 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
           ? image::parse_image_options(text)
           : image::parse_image_name(text, image::parse_format(given.target_format.value_or("raw")));
   const auto path = name.options.values().find("file.filename");
-  if (path != name.options.values().end()) refuse_source_as_target(sources, path->second);
+  if (path != name.options.values().end()) refuse_sources_as_target(sources, path->second);
   image::OpenedImage target =
       co_await image::open_image(name, {.writable = true,
                                         .exclusive = true,

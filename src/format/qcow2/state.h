@@ -105,6 +105,13 @@ struct State {
   // ---- emptying (empty.cc) ----
   io::task<void> empty();
 
+  // ---- change of size (resize.cc, shrink.cc) ----
+  // Makes all changes durable, and then the disk's new size. `metadata` is held.
+  io::task<void> write_size(uint64_t length);
+  io::task<void> shrink(uint64_t length);
+  // Maps every cluster from `begin` on.
+  io::task<void> preallocate(uint64_t begin, Preallocation mode);
+
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
   // refcounts, has the bitmaps follow.
@@ -191,6 +198,9 @@ struct State {
   void check_place(CompressedPlace place) const;
   void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
+  io::task<void> unmap_from(uint64_t begin);
+  io::task<void> zero_stored(uint64_t guest, uint64_t end);
+  io::task<void> cut_files();
   io::task<void> drop_autoclear_features(uint64_t kept);
 };
 
