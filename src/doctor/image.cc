@@ -95,8 +95,10 @@ io::task<std::optional<image::ImageName>> step_down(image::ImageName name, const
                                                    .no_backing = true,
                                                    .headers_only = true,
                                                    .keys = image::Keys::kUnused});
-  const auto identity = opened.top().file->identity();
-  if (std::ranges::find(seen, identity) != seen.end())
+  const storage::FileDevice* const file = opened.top().host_file;
+  // Of what is no file of this host nobody knows whether it was seen before: it counts by itself.
+  const auto identity = file != nullptr ? file->identity() : storage::FileDevice::Identity{};
+  if (file != nullptr && std::ranges::find(seen, identity) != seen.end())
     fail(ErrorKind::kInvalidArgument, "'{}': the backing chain comes back to itself", opened.top().path);
   seen.push_back(identity);
   facts.layers.push_back(co_await look_at_layer(opened, questions));

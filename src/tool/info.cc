@@ -11,6 +11,8 @@
 namespace cofre::tool {
 namespace {
 
+constexpr size_t kMostLayers = 200;
+
 struct InfoArguments {
   SourceOptions source;
   SecretOptions secrets;
@@ -36,6 +38,18 @@ std::optional<image::ImageName> next_name(const image::ImageInfo& info) {
   return image::parse_image_name(*info.full_backing_filename, format);
 }
 
+// Throws Error when the chain comes back to a file seen before.
+void note_file(const image::Layer& layer, std::vector<storage::FileDevice::Identity>& seen) {
+  if (seen.size() > kMostLayers)
+    fail(ErrorKind::kLimit, "the backing chain is longer than {} images", kMostLayers);
+  // Of what is no file of this host nobody knows whether it was seen before: it counts by itself.
+  const auto identity =
+      layer.host_file != nullptr ? layer.host_file->identity() : storage::FileDevice::Identity{};
+  if (layer.host_file != nullptr && std::find(seen.begin(), seen.end(), identity) != seen.end())
+    fail(ErrorKind::kInvalidArgument, "backing file '{}' creates an infinite loop", layer.path);
+  seen.push_back(identity);
+}
+
 io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, bool force_share,
                                                        bool whole_chain) {
   std::vector<image::ImageInfo> infos;
@@ -45,10 +59,7 @@ io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, b
     image::OpenedImage image = co_await image::open_image(
         std::move(*name),
         {.force_share = force_share, .no_backing = true, .headers_only = true, .keys = image::Keys::kUnused});
-    const auto identity = image.top().file->identity();
-    if (std::find(seen.begin(), seen.end(), identity) != seen.end())
-      fail(ErrorKind::kInvalidArgument, "backing file '{}' creates an infinite loop", image.top().path);
-    seen.push_back(identity);
+    note_file(image.top(), seen);
     infos.push_back(co_await image::describe(image));
     co_await image.close();
     name = whole_chain ? next_name(infos.back()) : std::nullopt;

@@ -42,7 +42,7 @@ io::task<void> State::prepare_to_change() {
     header.autoclear_features = kept;
     co_await file->flush();
   }
-  if (header.lazy_refcounts() && !refcounts_lazy) {
+  if (options.lazy_refcounts.value_or(header.lazy_refcounts()) && !refcounts_lazy) {
     co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
     co_await file->flush();
     header.incompatible_features |= kDirty;
@@ -103,7 +103,7 @@ io::task<void> State::release_retired() {
       const uint64_t offset = run.host_offset + i * cluster_bytes();
       if (co_await refcounts.get(offset >> header.cluster_bits) != 0) continue;
       metadata_map.remove(offset);
-      if (run.discard && options.discard_unmap) co_await discard_cluster(offset);
+      if (run.discard ? options.discard_unmap : options.discard_other) co_await discard_cluster(offset);
     }
   }
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
