@@ -20,6 +20,7 @@ constexpr std::array<std::string_view, 30> kForeignEvents = {"l1_grow_alloc_tabl
                                                              "l1_grow_activate_table",
                                                              "l2_update_compressed",
                                                              "l2_alloc_cow_read",
+                                                             "cow_read",
                                                              "vmstate_load",
                                                              "vmstate_save",
                                                              "cow_write",
@@ -32,7 +33,7 @@ constexpr std::array<std::string_view, 30> kForeignEvents = {"l1_grow_alloc_tabl
                                                              "refblock_alloc_write_table",
                                                              "refblock_alloc_switch_table",
                                                              "cluster_alloc_bytes",
-                                                             "flush_to_os",
+
                                                              "pwritev_rmw_head",
                                                              "pwritev_rmw_after_head",
                                                              "pwritev_rmw_tail",

@@ -71,6 +71,7 @@ io::task<void> State::write_back(bool durable) {
     co_await refcounts.cache().write_dirty();
     if (tables || refcounts.table().dirty() || durable) co_await barrier();
     if (refcounts.table().dirty()) {
+      file->raise(block::Event::kRefTableUpdate);
       co_await refcounts.table().write_dirty(*file);
       if (tables || durable) co_await file_barrier();
     }
@@ -82,6 +83,7 @@ io::task<void> State::write_back(bool durable) {
   co_await l2_cache.write_dirty();
   if (l1.dirty()) {
     co_await file_barrier();
+    file->raise(block::Event::kL1Update);
     co_await l1.write_dirty(*file);
   }
   if (tables && (durable || !retired.empty())) co_await file_barrier();
@@ -98,6 +100,7 @@ io::task<void> State::discard_cluster(uint64_t offset) {
 io::task<void> State::release_retired() {
   if (retired.empty()) co_return;
   for (const Retired::Run& run : retired.turn()) {
+    file->raise(block::Event::kClusterFree);
     co_await refcounts.adjust(run.host_offset, run.clusters, -1);
     for (uint64_t i = 0; i < run.clusters; ++i) {
       const uint64_t offset = run.host_offset + i * cluster_bytes();
