@@ -129,7 +129,11 @@ io::task<Node> open_storage(Walk& walk, Options options, OpenPolicy policy, cons
     if (node.host_file != nullptr) walk.files.push_back(node.host_file->identity());
   } else {
     const std::string prefix = driver == nullptr ? "file" : std::string(driver->child);
-    node = co_await open_storage(walk, take_child(options, prefix, what), child_policy, what);
+    Options child = take_child(options, prefix, what);
+    // blkverify stands over an image, which is told by its content.
+    node = co_await (name == "blkverify" && !child.has("driver")
+                         ? open_nested_image(walk, std::move(child), child_policy, what)
+                         : open_storage(walk, std::move(child), child_policy, what));
     if (driver == nullptr) {
       open_raw_over(node, options, what);
     } else {

@@ -33,7 +33,10 @@ ImageName parse_image_name(const std::string& text, std::optional<Format> format
   }
   if (text.empty()) fail(ErrorKind::kInvalidArgument, "the name of the image is empty");
   ImageName image{.text = text, .options = {}, .format = format};
-  for (const auto& [key, value] : parse_protocol_name(text).values()) image.options.set("file." + key, value);
+  Options storage = parse_protocol_name(text);
+  const std::optional<std::string> driver = storage.take("driver");
+  if (driver != "file") storage.set("driver", *driver);
+  for (const auto& [key, value] : storage.values()) image.options.set("file." + key, value);
   return image;
 }
 

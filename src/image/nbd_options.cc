@@ -61,7 +61,6 @@ storage::NbdOptions take_nbd_options(Options& options, const Objects& objects) {
 }
 
 std::string nbd_filename(const storage::NbdOptions& options) {
-  if (options.tls || !options.status_context.empty()) return "";
   if (!options.unix_path.empty())
     return options.export_name.empty()
                ? fmt::format("nbd+unix://?socket={}", options.unix_path)

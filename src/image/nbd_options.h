@@ -13,8 +13,8 @@ namespace cofre::image {
 // All but read_only and name. Throws Error kInvalidArgument, kNotFound for credentials, kUnsupported.
 storage::NbdOptions take_nbd_options(Options& options, const Objects& objects);
 
-// "nbd+unix:///export?socket=PATH" or "nbd://host:port/export" as QEMU shows them; empty where a URL does not
-// say all.
+// "nbd+unix:///export?socket=PATH" or "nbd://host:port/export" as QEMU shows them, whatever else the options
+// say.
 std::string nbd_filename(const storage::NbdOptions& options);
 // As json: names have it.
 nlohmann::ordered_json nbd_description(const Options& options);

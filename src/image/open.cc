@@ -104,7 +104,12 @@ void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options
 
 io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& options,
                                 const OpenPolicy& policy, size_t index) {
-  if (!image.header().external_data()) co_return;
+  if (!image.header().external_data()) {
+    if (!options.data_file.empty() && !policy.headers_only)
+      fail(ErrorKind::kInvalidArgument, "'{}' has no external data file: data-file has no meaning there",
+           options.path);
+    co_return;
+  }
   const std::optional<std::string>& named = image.header().data_file;
   if (options.data_file.empty() && !named)
     fail(ErrorKind::kInvalidArgument,

@@ -65,10 +65,11 @@ Node open_file(const std::string& driver, Options options, const NodeOptions& no
 
 Node open_null(const std::string& driver, Options options, const NodeOptions& node) {
   nlohmann::ordered_json description = {{"driver", driver}};
-  for (const auto& [key, value] : options.values()) description[key] = value;
+  for (const auto& [key, value] : options.values())
+    if (key != "latency-ns") description[key] = value;  // it does not bear on the content
   storage::NullOptions how;
   const std::string name = driver + "://";
-  const bool plain = options.empty();
+  const bool plain = description.size() == 1;
   how.length_bytes = options.take_size("size").value_or(how.length_bytes);
   how.read_zeroes = options.take_bool("read-zeroes").value_or(false);
   how.latency_ns = options.take_number("latency-ns").value_or(0);
@@ -84,10 +85,9 @@ Node open_nbd(Options options, const NodeOptions& node, const OpenPolicy& policy
   storage::NbdOptions how = take_nbd_options(options, policy.secrets->objects());
   options.finish("driver nbd");
   how.read_only = !node.writable;
-  const std::string filename = nbd_filename(how);
-  how.name = filename.empty() ? json_name(description) : filename;
+  how.name = nbd_filename(how);
   return {
-      .device = storage::NbdDevice::open(how), .filename = filename, .description = std::move(description)};
+      .device = storage::NbdDevice::open(how), .filename = how.name, .description = std::move(description)};
 }
 
 }  // namespace

@@ -22,8 +22,12 @@ struct ThrottleLimit {
 };
 
 struct ThrottleConfig {
-  ThrottleLimit bytes_total, bytes_read, bytes_write;
-  ThrottleLimit requests_total, requests_read, requests_write;
+  ThrottleLimit bytes_total = {};
+  ThrottleLimit bytes_read = {};
+  ThrottleLimit bytes_write = {};
+  ThrottleLimit requests_total = {};
+  ThrottleLimit requests_read = {};
+  ThrottleLimit requests_write = {};
   uint64_t request_bytes = 0;  // a request counts as one for each so many bytes begun; 0: as one
 };
 

@@ -51,14 +51,16 @@ void note_file(const image::Layer& layer, std::vector<storage::FileDevice::Ident
 }
 
 io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, bool force_share,
-                                                       bool whole_chain) {
+                                                       bool whole_chain, image::Secrets& secrets) {
   std::vector<image::ImageInfo> infos;
   std::vector<storage::FileDevice::Identity> seen;
   std::optional<image::ImageName> name = std::move(first);
   while (name) {
-    image::OpenedImage image = co_await image::open_image(
-        std::move(*name),
-        {.force_share = force_share, .no_backing = true, .headers_only = true, .keys = image::Keys::kUnused});
+    image::OpenedImage image = co_await image::open_image(std::move(*name), {.force_share = force_share,
+                                                                             .no_backing = true,
+                                                                             .headers_only = true,
+                                                                             .keys = image::Keys::kUnused,
+                                                                             .secrets = &secrets});
     note_file(image.top(), seen);
     infos.push_back(co_await image::describe(image));
     co_await image.close();
@@ -88,10 +90,10 @@ int run_info(const Session& session, const std::vector<std::string>& arguments) 
   line.parse(arguments);
   if (given.names.size() != 1) line.fail_usage("expecting one image file name");
   const bool json = parse_output_is_json(given.output);
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; headers need none
+  image::Secrets secrets = given.secrets.secrets();  // headers need none, but other objects
   io::Lanes lanes(1);
-  const auto infos = lanes.run(
-      describe_chain(given.source.name(given.names[0]), given.source.force_share, given.backing_chain));
+  const auto infos = lanes.run(describe_chain(given.source.name(given.names[0]), given.source.force_share,
+                                              given.backing_chain, secrets));
   print_infos(infos, json, given.backing_chain);
   return 0;
 }
