@@ -168,8 +168,8 @@ Domain parse_domain(const std::string& xml, const std::string& where) {
       document.load_buffer(xml.data(), xml.size(), pugi::parse_default | pugi::parse_doctype);
   refuse_document_type(document, where);
   if (!result)
-    fail(ErrorKind::kInvalidArgument, "'{}' is no XML: {} at offset {}", where, result.description(),
-         result.offset);
+    fail(ErrorKind::kInvalidArgument, "'{}' is no XML: {} at offset {}: give what virsh dumpxml prints",
+         where, result.description(), result.offset);
   // A running domain's status file has it one level down.
   const pugi::xml_node status = document.child("domstatus").child("domain");
   const pugi::xml_node root = status ? status : document.child("domain");

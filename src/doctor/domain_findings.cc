@@ -49,8 +49,16 @@ Sight sight_of(const GuestCpu& cpu, const crypto::CpuFeatures& host) {
   sight.features->aes = with_policy(sight.features->aes, mine.aes, cpu, "aes");
   sight.features->avx2 = with_policy(sight.features->avx2, mine.avx2, cpu, "avx2");
   sight.features->vaes = with_policy(sight.features->vaes, mine.vaes, cpu, "vaes");
-  if (!cpu.policies.empty()) sight.from += " with its features";
+  if (const auto aes = cpu.policies.find("aes"); aes != cpu.policies.end())
+    sight.from += fmt::format(" with <feature policy='{}' name='aes'/>", aes->second);
   return sight;
+}
+
+std::string remedy_for(const GuestCpu& cpu, const crypto::CpuFeatures& host) {
+  const auto aes = cpu.policies.find("aes");
+  if (aes != cpu.policies.end() && (aes->second == "disable" || aes->second == "forbid"))
+    return fmt::format("Remove <feature policy='{}' name='aes'/>", aes->second);
+  return host.aes ? std::string(kRemedy) : "This host has none to give: another host, or its firmware";
 }
 
 // Wide AES that the host has and the guest does not see.
@@ -73,7 +81,7 @@ void judge_cpu(const Domain& domain, const crypto::CpuFeatures& host, Section& s
         fmt::format("the guest sees no AES instructions ({}): its own encryption (LUKS, TLS) costs "
                     "many times what it should",
                     sight.from),
-        std::string(kRemedy));
+        remedy_for(domain.cpu, host));
   } else {
     section.ok("guest-aes", fmt::format("the guest sees AES instructions ({})", sight.from));
     if (const std::string hidden = hidden_vectors(*sight.features, host); !hidden.empty())

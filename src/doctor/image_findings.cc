@@ -42,6 +42,13 @@ void judge_legacy_aes(const LayerFacts& layer, Section& section) {
       encrypting_command(layer.path), layer.path);
 }
 
+std::string plain_sentence(const LayerFacts& layer) {
+  if (layer.format != image::Format::kRaw) return "not encrypted";
+  return layer.virtual_bytes == 0 ? "an empty file"
+                                  : "raw, and not encrypted itself; what a guest may have encrypted in it is "
+                                    "not looked for";
+}
+
 void judge_plain(const ImageFacts& facts, size_t index, Section& section) {
   const LayerFacts& layer = facts.layers[index];
   if (layer.starts_like_luks2) {
@@ -65,7 +72,7 @@ void judge_plain(const ImageFacts& facts, size_t index, Section& section) {
         "it is",
         "Make one encrypted image of the chain: " + encrypting_command(facts.layers[0].path), layer.path);
   else
-    section.note("not-encrypted", "not encrypted", {}, layer.path);
+    section.note("not-encrypted", plain_sentence(layer), {}, layer.path);
 }
 
 void judge_encryption(const ImageFacts& facts, size_t index, Section& section) {

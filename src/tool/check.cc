@@ -51,7 +51,8 @@ struct CheckOutcome {
   qcow2::CheckResult result;  // of the last pass
 };
 
-io::task<qcow2::CheckResult> check_once(qcow2::Image& image, const CheckArguments& given, bool repair) {
+io::task<qcow2::CheckResult> check_once(qcow2::Image& image, const CheckArguments& given, bool repair,
+                                        io::Reactor& reader) {
   ProgressDisplay progress(given.percent && !given.quiet ? ProgressDisplay::Style::kPercent
                                                          : ProgressDisplay::Style::kNone);
   qcow2::CheckOptions options;
@@ -60,6 +61,7 @@ io::task<qcow2::CheckResult> check_once(qcow2::Image& image, const CheckArgument
   options.progress = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
   if (!given.quiet) options.report = [](const std::string& finding) { tell(finding + "\n"); };
   options.cancelled = interrupted;
+  options.reader = &reader;
   const HeedingSignals heeding;
   co_return co_await qcow2::check(image, options);
 }
@@ -76,7 +78,8 @@ void print_repairs(const qcow2::CheckResult& fixed) {
       fixed.leaks_fixed, fixed.corruptions_fixed);
 }
 
-io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image::Secrets& secrets) {
+io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image::Secrets& secrets,
+                                   io::Reactor& reader) {
   const bool repair = !given.repair.empty();
   image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]),
                                                         {.writable = repair,
@@ -90,11 +93,11 @@ io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image
   outcome.format = image.top().format;
   if (qcow2::Image* const qcow2 = image.top().qcow2) {
     outcome.supported = true;
-    outcome.result = co_await check_once(*qcow2, given, repair);
+    outcome.result = co_await check_once(*qcow2, given, repair, reader);
     if (repaired_something(outcome.result)) {
       outcome.fixed = outcome.result;
       if (!json && !given.quiet) print_repairs(outcome.fixed);
-      outcome.result = co_await check_once(*qcow2, given, false);
+      outcome.result = co_await check_once(*qcow2, given, false, reader);
     }
   }
   co_await image.close();
@@ -173,8 +176,8 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
         fmt::format("unknown option value for -r (expecting 'leaks' or 'all'): {}", given.repair));
   const bool json = parse_output_is_json(given.output);
   image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
-  io::Lanes lanes(1);
-  const CheckOutcome outcome = lanes.run(check_image(given, json, secrets));
+  io::Lanes lanes(std::min(2u, io::available_cpus()));
+  const CheckOutcome outcome = lanes.run(check_image(given, json, secrets, lanes.lane(lanes.count() - 1)));
   if (!outcome.supported) {
     tell(fmt::format("{}: this image format does not support checks ('{}' is {})\n", session.program,
                      given.names[0], image::format_name(outcome.format)));

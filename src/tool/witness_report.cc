@@ -83,11 +83,15 @@ bool has_nameless(const Report& report) {
 
 std::string samples_text(const witness::SampleReport& sampled) {
   std::string text = fmt::format("{} taken with {}\n", counted(sampled.samples, "sample"), sampled.method);
+  const auto line = [&](const witness::RoutineShare& routine, const char* remark) {
+    return fmt::format("  {:5.1f} %  {}  {}{}\n",
+                       100 * static_cast<double>(routine.samples) / static_cast<double>(sampled.samples),
+                       routine.module, routine.function, remark);
+  };
   for (const witness::RoutineShare& routine : sampled.routines)
-    text += fmt::format("  {:5.1f} %  {}  {}{}\n",
-                        100 * static_cast<double>(routine.samples) / static_cast<double>(sampled.samples),
-                        routine.module, routine.function,
-                        routine.has_aes_instructions ? "" : " (no AES instructions: by its name)");
+    text += line(routine, routine.has_aes_instructions ? "" : " (without AES instructions)");
+  if (!sampled.others.empty()) text += "The busiest of the others\n";
+  for (const witness::RoutineShare& routine : sampled.others) text += line(routine, "");
   return text;
 }
 
@@ -118,14 +122,22 @@ ordered_json module_json(const ModuleReport& module) {
   return json;
 }
 
-ordered_json samples_json(const witness::SampleReport& sampled) {
+ordered_json routines_json(const std::vector<witness::RoutineShare>& shares) {
   ordered_json routines = ordered_json::array();
-  for (const witness::RoutineShare& routine : sampled.routines)
+  for (const witness::RoutineShare& routine : shares)
     routines.push_back({{"path", routine.module},
                         {"name", routine.function},
                         {"samples", routine.samples},
                         {"aes-instructions", routine.has_aes_instructions}});
-  return {{"method", sampled.method}, {"samples", sampled.samples}, {"routines", routines}};
+  return routines;
+}
+
+ordered_json samples_json(const witness::SampleReport& sampled) {
+  return {{"method", sampled.method},
+          {"samples", sampled.samples},
+          {"routines", routines_json(sampled.routines)},
+          {"others", routines_json(sampled.others)},
+          {"nameless-samples", sampled.nameless_samples}};
 }
 
 }  // namespace

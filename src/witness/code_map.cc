@@ -15,28 +15,12 @@ namespace {
 // The file's bytes at addresses.
 class Text {
  public:
-  Text(Elf* elf, const std::vector<Segment>& segments) : segments_(segments) {
-    size_t length = 0;
-    const char* const bytes = elf_rawfile(elf, &length);
-    if (bytes != nullptr) file_ = {reinterpret_cast<const std::byte*>(bytes), length};
-  }
-
-  // Empty when the range is not executable code of the file.
-  ConstBytes at(const CodeRange& range) const {
-    for (const Segment& segment : segments_) {
-      if (!segment.executable || range.start < segment.address) continue;
-      if (range.end < range.start ||
-          !range_within(range.start - segment.address, range.end - range.start, segment.file_bytes))
-        continue;
-      if (!range_within(segment.file_offset, segment.file_bytes, file_.size())) continue;
-      return file_.subspan(segment.file_offset + (range.start - segment.address), range.end - range.start);
-    }
-    return {};
-  }
+  Text(const ElfFile& file, const std::vector<Segment>& segments) : file_(file), segments_(segments) {}
+  ConstBytes at(const CodeRange& range) const { return code_at(file_, segments_, range); }
 
  private:
+  const ElfFile& file_;
   const std::vector<Segment>& segments_;
-  ConstBytes file_;
 };
 
 std::vector<Segment> loaded_segments(Elf* elf) {
@@ -55,9 +39,8 @@ std::vector<Segment> loaded_segments(Elf* elf) {
 // Overlapping ranges become one stretch with several entries.
 std::vector<Stretch> stretches(const ElfFile& file, const Text& text) {
   std::vector<CodeRange> ranges = fde_ranges(file.elf());
-  file.each_function([&](const Symbol& symbol) {
-    if (symbol.length_bytes != 0) ranges.push_back({symbol.address, symbol.address + symbol.length_bytes});
-  });
+  for (const Symbol& symbol : file.functions())
+    if (symbol.length_bytes != 0) ranges.push_back({symbol.address, symbol.end()});
   std::ranges::sort(ranges, {}, &CodeRange::start);
   std::vector<Stretch> joined;
   for (const CodeRange& range : ranges) {
@@ -159,18 +142,33 @@ bool fits_hook(ConstBytes bytes, uint64_t address) {
 
 std::optional<LoaderHook> loader_hook(const ElfFile& file, const Text& text) {
   constexpr uint64_t kLook = kJumpBytes + kLongestInstruction;
-  std::optional<LoaderHook> hook;
-  file.each_function([&](const Symbol& symbol) {
-    if (std::string_view(symbol.name) != "_dl_debug_state") return;
+  for (const Symbol& symbol : file.functions()) {
+    if (std::string_view(symbol.name) != "_dl_debug_state") continue;
     const ConstBytes bytes = text.at({symbol.address, symbol.address + kLook});
-    if (bytes.empty() || !fits_hook(bytes, symbol.address)) return;
-    hook = LoaderHook{.address = symbol.address};
-    std::ranges::copy(bytes.first(kJumpBytes), hook->original.begin());
-  });
-  return hook;
+    if (bytes.empty() || !fits_hook(bytes, symbol.address)) continue;
+    LoaderHook hook = {.address = symbol.address};
+    std::ranges::copy(bytes.first(kJumpBytes), hook.original.begin());
+    return hook;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
+
+ConstBytes code_at(const ElfFile& file, const std::vector<Segment>& segments, const CodeRange& range) {
+  size_t length = 0;
+  const char* const raw = elf_rawfile(file.elf(), &length);
+  if (raw == nullptr) return {};
+  const ConstBytes bytes(reinterpret_cast<const std::byte*>(raw), length);
+  for (const Segment& segment : segments) {
+    if (!segment.executable || range.start < segment.address || range.end < range.start ||
+        !range_within(range.start - segment.address, range.end - range.start, segment.file_bytes) ||
+        !range_within(segment.file_offset, segment.file_bytes, bytes.size()))
+      continue;
+    return bytes.subspan(segment.file_offset + (range.start - segment.address), range.end - range.start);
+  }
+  return {};
+}
 
 ModuleCode read_code(int fd, const std::string& path) {
   const auto opened = std::make_shared<const ElfFile>(fd, path);
@@ -183,7 +181,7 @@ ModuleCode read_code(int fd, const std::string& path) {
                        header.e_ident[EI_CLASS] == ELFCLASS64;
   if (!code.is_64_bit_x86) return code;
   code.segments = loaded_segments(file.elf());
-  const Text text(file.elf(), code.segments);
+  const Text text(file, code.segments);
   std::vector<Stretch> all = stretches(file, text);
   sweep_all(code, file, all);
   code.unbounded = count_outside(code.segments, text, all);

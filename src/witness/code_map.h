@@ -47,6 +47,9 @@ struct ModuleCode {
   std::optional<LoaderHook> loader_hook = {};  // when five bytes can be overwritten there
 };
 
+// The file's bytes at these addresses; empty when that is not executable code of the file.
+ConstBytes code_at(const ElfFile& file, const std::vector<Segment>& segments, const CodeRange& range);
+
 // Reads the ELF file `fd`, which stays open; `path` is for messages and names, and to find separate debug
 // information. Throws Error kCorrupt when it is no ELF file.
 ModuleCode read_code(int fd, const std::string& path);

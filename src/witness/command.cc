@@ -72,9 +72,12 @@ bool Command::is_running() {
   const ssize_t got = ::read(failure_[0], &why, sizeof why);
   close_fd(failure_[0]);
   if (got != sizeof why) return true;  // closed by the exec
+  if (why == ENOENT && name_.contains('/') && ::access(name_.c_str(), F_OK) == 0)
+    fail(ErrorKind::kNotFound,
+         "'{}' cannot be executed: its interpreter (#! or the dynamic linker) is missing", name_);
   if (why == ENOENT)
-    fail(ErrorKind::kNotFound, "'{}': no such command: is it in PATH? Options of the command follow it",
-         name_);
+    fail(ErrorKind::kNotFound,
+         "'{}': no such command: is it in PATH? Its arguments are words of their own, behind it", name_);
   fail_errno(why, "'{}' cannot be executed", name_);
 }
 

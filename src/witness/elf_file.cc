@@ -3,7 +3,9 @@
 #include <cxxabi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -37,9 +39,10 @@ ElfFile::ElfFile(int fd, const std::string& path) : dwfl_(dwfl_begin(&kCallbacks
   dwfl_report_end(dwfl_.get(), nullptr, nullptr);
   elf_ = dwfl_module_getelf(module_, &bias_);
   if (elf_ == nullptr) fail(ErrorKind::kCorrupt, "'{}': is no ELF file: {}", path, dwfl_errmsg(-1));
+  read_functions();
 }
 
-void ElfFile::each_function(const std::function<void(const Symbol&)>& visit) const {
+void ElfFile::read_functions() {
   const int count = dwfl_module_getsymtab(module_);
   for (int i = 0; i < count; ++i) {
     GElf_Sym symbol;
@@ -49,18 +52,26 @@ void ElfFile::each_function(const std::function<void(const Symbol&)>& visit) con
         dwfl_module_getsym_info(module_, i, &symbol, &address, &section, nullptr, nullptr);
     const int type = GELF_ST_TYPE(symbol.st_info);
     if (name == nullptr || section == SHN_UNDEF || (type != STT_FUNC && type != STT_GNU_IFUNC)) continue;
-    visit({name, address - bias_, symbol.st_size});
+    const uint64_t length = std::min<uint64_t>(symbol.st_size, ~uint64_t{0} - (address - bias_));
+    functions_.push_back({name, address - bias_, length, GELF_ST_BIND(symbol.st_info) == STB_LOCAL});
   }
+  // Of several names of one place the last is what name_at() finds first.
+  std::ranges::sort(functions_, [](const Symbol& a, const Symbol& b) {
+    return std::tuple(a.address, !a.is_local) < std::tuple(b.address, !b.is_local);
+  });
+  uint64_t furthest = 0;
+  for (const Symbol& function : functions_)
+    furthest_end_.push_back(furthest = std::max(furthest, function.end()));
 }
 
 std::string ElfFile::name_at(uint64_t address) const {
-  GElf_Off offset = 0;
-  GElf_Sym symbol;
-  const char* const name =
-      dwfl_module_addrinfo(module_, address + bias_, &offset, &symbol, nullptr, nullptr, nullptr);
-  if (name == nullptr || (symbol.st_size != 0 && offset >= symbol.st_size)) return {};
-  if (symbol.st_size == 0 && offset != 0) return {};
-  return demangled(name);
+  const auto behind = std::ranges::upper_bound(functions_, address, {}, &Symbol::address);
+  for (auto i = static_cast<size_t>(behind - functions_.begin()); i > 0; --i) {
+    const Symbol& function = functions_[i - 1];
+    if (address < function.end() || address == function.address) return demangled(function.name);
+    if (furthest_end_[i - 1] <= address) return {};
+  }
+  return {};
 }
 
 }  // namespace cofre::witness

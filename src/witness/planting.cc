@@ -69,7 +69,7 @@ bool Planting::write_slots(const ProcessMemory& memory) {
   return memory.write(place_, code);
 }
 
-bool Planting::plant(const ProcessMemory& memory, uint64_t place) {
+bool Planting::plant(const ProcessMemory& memory, uint64_t place, bool may_hook) {
   place_ = place;
   flags_ = place + layout().code_bytes;
   jumps_.assign(module_->code.sites.size(), std::nullopt);
@@ -77,7 +77,7 @@ bool Planting::plant(const ProcessMemory& memory, uint64_t place) {
   if (!write_slots(memory)) return false;
   for (size_t i = 0; i < jumps_.size(); ++i)
     if (jumps_[i] && !plant_site(memory, i)) return false;
-  if (!module_->code.loader_hook) return true;
+  if (!module_->code.loader_hook || !may_hook) return true;
   const LoaderHook& there = *module_->code.loader_hook;
   const auto jump = make_jump(bias_ + there.address, hook());
   JumpCode found;

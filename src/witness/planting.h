@@ -34,8 +34,9 @@ class Planting {
   void heal(const ProcessMemory& memory) const;
   // Whether memory holds what the file says at every site: the file is the one that is mapped.
   bool matches(const ProcessMemory& memory) const;
-  // Writes the slots at `place`, then the jumps to them. False when the memory does not take it.
-  bool plant(const ProcessMemory& memory, uint64_t place);
+  // Writes the slots at `place`, then the jumps to them, and the hook if the process may execute it. False
+  // when the memory does not take it.
+  bool plant(const ProcessMemory& memory, uint64_t place, bool may_hook);
   // Whether the jumps are (still) there: a library that was unloaded and loaded again has none.
   bool is_there(const ProcessMemory& memory) const;
   // Marks the sites that were hit in the module. True when one is newly hit here.
@@ -43,6 +44,8 @@ class Planting {
   // Puts the instructions back: those that were hit, or all. The slots stay: a thread may be in one.
   void restore_hit(const ProcessMemory& memory);
   void restore_all(const ProcessMemory& memory);
+  void restore_hook(const ProcessMemory& memory);
+  bool has_hook() const noexcept { return hook_jump_.has_value(); }
   // Whether a thread that stands at `address` has just told that libraries were mapped.
   bool is_hook_signal(uint64_t address) const noexcept;
 
@@ -53,7 +56,6 @@ class Planting {
   bool plant_site(const ProcessMemory& memory, size_t index);
   bool write_slots(const ProcessMemory& memory);
   void restore(const ProcessMemory& memory, size_t index) const;
-  void restore_hook(const ProcessMemory& memory);
 
   std::shared_ptr<Module> module_;
   uint64_t bias_;

@@ -43,6 +43,20 @@ std::optional<int> status_number(pid_t pid, const std::string& name) {
   return text ? number(*text) : std::nullopt;
 }
 
+// For the end of a sentence. Yama (Linux's Documentation/admin-guide/LSM/Yama.rst): 1 leaves a user its own
+// descendants, 2 leaves none, 3 leaves even root none.
+std::string what_forbids_tracing(const TraceRights& rights) {
+  if (rights.yama_scope == 3)
+    return ": kernel.yama.ptrace_scope is 3, which forbids it to everybody until the next boot";
+  if (rights.is_root) return ", even by root: in a container, give it the capability SYS_PTRACE";
+  if (rights.yama_scope == 2)
+    return ": kernel.yama.ptrace_scope is 2: be root, or set it to 0 (sysctl kernel.yama.ptrace_scope=0)";
+  if (rights.yama_scope == 1)
+    return ": kernel.yama.ptrace_scope is 1: be root, start the program with `cofre witness -- COMMAND`, or "
+           "set it to 0 (sysctl kernel.yama.ptrace_scope=0)";
+  return ": it is another user's, or protects itself: be root";
+}
+
 // Yama's restriction, which Debian sets to 0, Ubuntu to 1; 0 where there is no Yama.
 int yama_scope() {
   int scope = 0;
@@ -63,6 +77,19 @@ std::vector<pid_t> threads_of(pid_t pid) {
 
 std::optional<pid_t> process_of(pid_t tid) {
   return status_number(tid, "Tgid");
+}
+
+int seccomp_mode_of(pid_t tid) {
+  return status_number(tid, "Seccomp").value_or(0);
+}
+
+std::optional<int> seccomp_filters_of(pid_t tid) {
+  return status_number(tid, "Seccomp_filters");
+}
+
+bool has_ended(pid_t pid) {
+  const auto state = status_field(pid, "State");
+  return !state || state->starts_with('Z') || state->starts_with('X');
 }
 
 void require_x86_64(pid_t pid) {
@@ -96,25 +123,16 @@ void require_traceable(pid_t pid) {
   require_x86_64(pid);
 }
 
-void fail_to_trace(pid_t pid, int errno_value) {
-  const int scope = yama_scope();
-  if (errno_value == ESRCH) fail(ErrorKind::kNotFound, "process {} has ended", pid);
+TraceRights trace_rights() {
+  return {.is_root = ::geteuid() == 0, .yama_scope = yama_scope()};
+}
+
+// The kernel says EPERM of a process that is just ending, too.
+void fail_to_trace(pid_t pid, int errno_value, const TraceRights& rights) {
+  if (errno_value == ESRCH || has_ended(pid)) fail(ErrorKind::kNotFound, "process {} has ended", pid);
   if (errno_value != EPERM && errno_value != EACCES)
     fail_errno(errno_value, "process {} cannot be traced", pid);
-  if (scope == 3)
-    fail(ErrorKind::kPermission,
-         "process {} cannot be traced: kernel.yama.ptrace_scope is 3, which forbids it until the next boot",
-         pid);
-  if (::geteuid() != 0 && scope != 0)
-    fail(ErrorKind::kPermission,
-         "process {} cannot be traced: kernel.yama.ptrace_scope is {}: be root, start the program with "
-         "`cofre witness -- COMMAND`, or set it to 0 (sysctl kernel.yama.ptrace_scope=0)",
-         pid, scope);
-  if (::geteuid() != 0)
-    fail(ErrorKind::kPermission,
-         "process {} cannot be traced: it is another user's, or protects itself: be root", pid);
-  fail(ErrorKind::kPermission,
-       "process {} cannot be traced, even by root: in a container, give it the capability SYS_PTRACE", pid);
+  fail(ErrorKind::kPermission, "process {} cannot be traced{}", pid, what_forbids_tracing(rights));
 }
 
 }  // namespace cofre::witness

@@ -45,15 +45,16 @@ enum Register : unsigned {
   kR11 = 11
 };
 
-void emit_map(Assembler& code, uint64_t address, uint64_t length, int protection) {
+SystemCall map_call(uint64_t address, uint64_t length, int protection) {
   constexpr uint64_t kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
-  code.set(kRax, SYS_mmap);
-  code.set(kRdi, address);
-  code.set(kRsi, length);
-  code.set(kRdx, static_cast<uint64_t>(protection));
-  code.set(kR10, kFlags);
-  code.set(kR8, ~uint64_t{0});
-  code.set(kR9, 0);
+  constexpr uint64_t kNoFile = ~uint64_t{0};
+  return {SYS_mmap, {address, length, static_cast<uint64_t>(protection), kFlags, kNoFile, 0}};
+}
+
+void emit_call(Assembler& code, const SystemCall& call) {
+  constexpr Register kArguments[] = {kRdi, kRsi, kRdx, kR10, kR8, kR9};
+  code.set(kRax, static_cast<uint64_t>(call.number));
+  for (size_t i = 0; i < call.arguments.size(); ++i) code.set(kArguments[i], call.arguments[i]);
   code.emit(0x0f, 0x05);
 }
 
@@ -143,11 +144,15 @@ std::optional<int> run_stub(Mapper& mapper) {
 
 const size_t kStubBytes = make_stub({}, {}).size();
 
+std::array<SystemCall, 2> stub_calls(const RemoteMemory& wanted) {
+  return {map_call(wanted.start, wanted.code_bytes, PROT_READ | PROT_EXEC),
+          map_call(wanted.start + wanted.code_bytes, wanted.flags_bytes, PROT_READ | PROT_WRITE)};
+}
+
 std::vector<std::byte> make_stub(const RemoteMemory& wanted, const user_regs_struct& registers) {
   const Continuation next = continuation_of(registers);
   Assembler code;
-  emit_map(code, wanted.start, wanted.code_bytes, PROT_READ | PROT_EXEC);
-  emit_map(code, wanted.start + wanted.code_bytes, wanted.flags_bytes, PROT_READ | PROT_WRITE);
+  for (const SystemCall& call : stub_calls(wanted)) emit_call(code, call);
   code.set(kRax, next.rax);
   code.set(kRcx, registers.rcx);
   code.set(kRdx, registers.rdx);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "witness/ptrace.h"
+#include "witness/seccomp.h"
 
 namespace cofre::witness {
 
@@ -35,6 +36,8 @@ struct RemoteResult {
 // How long a stub is.
 extern const size_t kStubBytes;
 
+// The system calls of a stub.
+std::array<SystemCall, 2> stub_calls(const RemoteMemory& wanted);
 // The stub that maps `wanted` for a thread with these registers.
 std::vector<std::byte> make_stub(const RemoteMemory& wanted, const user_regs_struct& registers);
 

@@ -49,12 +49,15 @@ struct RoutineShare {
   std::string function;
   uint64_t samples = 0;
   bool has_aes_instructions = false;
+  bool is_aes = true;
 };
 
 struct SampleReport {
   std::string method;  // "perf" or "ptrace"
   uint64_t samples = 0;
-  std::vector<RoutineShare> routines = {};  // those of AES, by instructions or by name; most samples first
+  std::vector<RoutineShare> routines = {};  // of AES (instructions, name or caller); most samples first
+  std::vector<RoutineShare> others = {};    // the busiest that are not known to be
+  uint64_t nameless_samples = 0;            // in routines of which there is no telling
 };
 
 struct ProcessEnd {

@@ -1,6 +1,8 @@
 #include "witness/run.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -13,6 +15,15 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr auto kUserInterval = 50ms;
+
+// Ctrl-C goes to the whole foreground process group, to which the command belongs as well.
+bool terminal_signals_us() {
+  const int terminal = ::open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (terminal < 0) return false;
+  const bool is_ours = ::tcgetpgrp(terminal) == ::getpgrp();
+  ::close(terminal);
+  return is_ours;
+}
 
 }  // namespace
 
@@ -46,7 +57,7 @@ bool Run::heed_user() {
   const int signal = options_.stop_signal ? options_.stop_signal() : 0;
   if (signal == 0) return true;
   if (!command_) return false;
-  if (signal != forwarded_ && signal != SIGINT) ::kill(pid_, signal);
+  if (signal != forwarded_ && (signal != SIGINT || !terminal_signals_us())) ::kill(pid_, signal);
   forwarded_ = signal;
   return true;
 }

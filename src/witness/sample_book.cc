@@ -1,13 +1,11 @@
 #include "witness/sample_book.h"
 
 #include <algorithm>
-#include <cctype>
 #include <fstream>
 #include <iterator>
 #include <tuple>
 
-#include "witness/count_hits.h"
-#include "witness/elf_file.h"
+#include "witness/routine.h"
 #include "witness/space.h"
 
 namespace cofre::witness {
@@ -18,26 +16,19 @@ std::vector<Mapping> read_mappings(pid_t pid) {
   return parse_mappings({std::istreambuf_iterator<char>(file), {}});
 }
 
-bool sounds_like_aes(std::string name) {
-  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
-  return name.contains("aes") || name.contains("rijndael");
+constexpr size_t kMostOthers = 5;
+constexpr uint64_t kLeastOther_percent = 2;
+
+bool is_busier(const RoutineShare& a, const RoutineShare& b) {
+  return std::tie(a.samples, a.function) > std::tie(b.samples, b.function);
 }
 
-struct Routine {
-  std::string name;
-  bool has_aes_instructions = false;
-};
-
-Routine routine_at(const ModuleCode& code, uint64_t address) {
-  const std::string name = code.symbols != nullptr ? code.symbols->name_at(address) : std::string();
-  const auto is_it = [&](const Function& function) {
-    return name.empty()
-               ? function.name.empty() && address >= function.range.start && address < function.range.end
-               : function.name == name;
-  };
-  const auto found = std::ranges::find_if(code.functions, is_it);
-  if (found == code.functions.end()) return {name, false};
-  return {display_name(*found), true};
+// Of routines that are not known to be AES only those that matter.
+void keep_busiest(std::vector<RoutineShare>& others, uint64_t samples) {
+  std::ranges::sort(others, is_busier);
+  std::erase_if(
+      others, [&](const RoutineShare& share) { return share.samples * 100 < samples * kLeastOther_percent; });
+  if (others.size() > kMostOthers) others.resize(kMostOthers);
 }
 
 }  // namespace
@@ -67,19 +58,20 @@ void SampleBook::add(pid_t pid, uint64_t address) {
 }
 
 SampleReport SampleBook::report(const std::string& method) const {
-  std::map<std::pair<std::string, std::string>, RoutineShare> routines;
+  std::map<const Module*, RoutineFinder> finders;
+  std::map<std::pair<std::string, std::string>, RoutineShare> shares;
+  SampleReport report = {.method = method, .samples = samples_};
   for (const auto& [place, count] : counts_) {
     const ModuleCode& code = place.first->code;
-    const Routine routine = routine_at(code, place.second);
-    if (!routine.has_aes_instructions && !sounds_like_aes(routine.name)) continue;
-    RoutineShare& share = routines[{code.path, routine.name}];
-    share = {code.path, routine.name, share.samples + count, routine.has_aes_instructions};
+    const Routine routine = finders.try_emplace(place.first.get(), code).first->second.at(place.second);
+    if (!routine.named && !routine.is_aes) report.nameless_samples += count;
+    if (routine.name.empty()) continue;
+    RoutineShare& share = shares[{code.path, routine.name}];
+    share = {code.path, routine.name, share.samples + count, routine.has_aes_instructions, routine.is_aes};
   }
-  SampleReport report = {.method = method, .samples = samples_};
-  for (const auto& [name, share] : routines) report.routines.push_back(share);
-  std::ranges::sort(report.routines, [](const RoutineShare& a, const RoutineShare& b) {
-    return std::tie(a.samples, a.function) > std::tie(b.samples, b.function);
-  });
+  for (const auto& [name, share] : shares) (share.is_aes ? report.routines : report.others).push_back(share);
+  std::ranges::sort(report.routines, is_busier);
+  keep_busiest(report.others, samples_);
   return report;
 }
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "witness/process_facts.h"
 
 namespace cofre::witness {
 namespace {
@@ -35,7 +37,8 @@ Space::Space(pid_t child, const Space& parent)
       memory_(child),
       planted_(parent.planted_),
       refused_(parent.refused_),
-      places_(parent.places_) {}
+      places_(parent.places_),
+      filters_(parent.filters_) {}
 
 bool Space::look() {
   collect();  // what is unloaded cannot be asked any more
@@ -60,7 +63,8 @@ bool Space::is_ours(const Mapping& mapping) const {
 void Space::consider(const Mapping& mapping) {
   if (!mapping.executable) return;
   if (!mapping.is_file()) {
-    has_generated_code_ = has_generated_code_ || (mapping.path.empty() && !is_ours(mapping));
+    const bool anonymous = mapping.path.empty() || mapping.path.starts_with("[anon:");  // named by prctl(2)
+    has_generated_code_ = has_generated_code_ || (anonymous && !is_ours(mapping));
     return;
   }
   const auto module = modules_.at(pid_, mapping);
@@ -91,19 +95,51 @@ uint64_t Space::stub_place() {
   return 0;
 }
 
+bool Space::has_hook() const noexcept {
+  return std::ranges::any_of(planted_, &Planting::has_hook);
+}
+
+bool Space::may_hook(pid_t tid) {
+  const auto objection = seccomp_objection(tid, hook_calls(pid_));
+  if (objection)
+    complaints_.insert(
+        fmt::format("libraries that are loaded later are noticed up to 250 ms late: {}", *objection));
+  return !objection;
+}
+
+bool Space::has_new_filter() {
+  if (!has_hook()) return false;
+  const int now = seccomp_filters_of(pid_).value_or(seccomp_mode_of(pid_));
+  return std::exchange(filters_, now) != now;
+}
+
+void Space::heed_filter() {
+  if (may_hook(pid_)) return;
+  for (Planting& planting : planted_) planting.restore_hook(memory_);
+}
+
+RemoteMemory Space::wanted_for(const Planting& planting) const {
+  const PlantingLayout layout = planting.layout();
+  return {.start =
+              free_place(mappings_, planting.start(), planting.end(), layout.code_bytes + layout.flags_bytes),
+          .code_bytes = layout.code_bytes,
+          .flags_bytes = layout.flags_bytes};
+}
+
 uint64_t Space::allocate(pid_t tid, StoppedAt& where, const Planting& planting, std::optional<Stop>& met) {
   Place& known = places_[{planting.module().get(), planting.bias()}];
   if (known.start != 0) return known.start;
-  const PlantingLayout layout = planting.layout();
   const std::string& path = planting.module()->code.path;
-  const RemoteMemory wanted = {.start = free_place(mappings_, planting.start(), planting.end(),
-                                                   layout.code_bytes + layout.flags_bytes),
-                               .code_bytes = layout.code_bytes,
-                               .flags_bytes = layout.flags_bytes};
+  const RemoteMemory wanted = wanted_for(planting);
   const uint64_t stub = stub_place();
   if (wanted.start == 0 || stub == 0) {
     complaints_.insert(fmt::format("'{}': no memory is free {}", path,
                                    stub == 0 ? "for a stub behind any code" : "within 2 GiB of it"));
+    return 0;
+  }
+  if (const auto objection = seccomp_objection(tid, stub_calls(wanted))) {
+    complaints_.insert(fmt::format(
+        "'{}' was not watched, and left as it is: {}. --sample needs nothing of it", path, *objection));
     return 0;
   }
   const RemoteResult result = remote_map(tid, where, memory_, stub, wanted);
@@ -114,7 +150,7 @@ uint64_t Space::allocate(pid_t tid, StoppedAt& where, const Planting& planting, 
                                    std::strerror(result.errno_value)));
   if (!result.mapped) return 0;
   mappings_ = mappings();
-  known = {wanted.start, layout.code_bytes};
+  known = {wanted.start, wanted.code_bytes};
   return wanted.start;
 }
 
@@ -123,8 +159,10 @@ bool Space::plant(pid_t tid, StoppedAt where, std::optional<Stop>& met) {
     const auto refuse = [&] { refused_.insert({planting.module().get(), planting.bias()}); };
     planting.heal(memory_);
     if (!planting.matches(memory_)) {
-      complaints_.insert(
-          fmt::format("'{}': memory differs from the file (was it replaced?)", planting.module()->code.path));
+      // A part of it that is mapped once more elsewhere, as JavaScript engines do, is nothing to tell of.
+      if (std::ranges::find(planted_, planting.module(), &Planting::module) == planted_.end())
+        complaints_.insert(fmt::format("'{}': memory differs from the file (was it replaced?)",
+                                       planting.module()->code.path));
       refuse();
       continue;
     }
@@ -134,7 +172,7 @@ bool Space::plant(pid_t tid, StoppedAt where, std::optional<Stop>& met) {
       refuse();
       continue;
     }
-    if (!planting.plant(memory_, place)) {
+    if (!planting.plant(memory_, place, planting.module()->code.loader_hook && may_hook(tid))) {
       planting.restore_all(memory_);
       complaints_.insert(
           fmt::format("'{}': the system does not let its code be written", planting.module()->code.path));

@@ -28,6 +28,11 @@ class Space {
   // Plants what look() found; all threads are stopped, and `tid` so that it can make calls. False when that
   // thread ended meanwhile: `met` says how.
   bool plant(pid_t tid, StoppedAt where, std::optional<Stop>& met);
+  // Whether the process gave itself a seccomp filter while a hook is in place that the filter may forbid.
+  // Needs no thread stopped.
+  bool has_new_filter();
+  // Takes such hooks out; all threads are stopped.
+  void heed_filter();
   // Notes the hits. True when there are new ones, which restore_hit() would take out.
   bool collect();
   // All threads are stopped.
@@ -48,6 +53,9 @@ class Space {
   // Room for a stub, in the rest of a page behind code; 0 when there is none.
   uint64_t stub_place();
   void forget_unloaded();
+  bool has_hook() const noexcept;
+  bool may_hook(pid_t tid);
+  RemoteMemory wanted_for(const Planting& planting) const;
   // The address of new memory; 0 when the system refused it.
   uint64_t allocate(pid_t tid, StoppedAt& where, const Planting& planting, std::optional<Stop>& met);
 
@@ -66,6 +74,7 @@ class Space {
   std::map<std::pair<const Module*, uint64_t>, Place> places_ = {};
   std::set<std::string> complaints_ = {};
   bool has_generated_code_ = false;
+  int filters_ = 0;  // seccomp's, as of the last look
 };
 
 // Where a file that is mapped so lies, relative to its own addresses; nothing when the mapping is not one of

@@ -37,7 +37,7 @@ std::shared_ptr<Space> open_space(pid_t pid, ModuleCache& modules) {
   try {
     return std::make_shared<Space>(pid, modules);
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kPermission) fail_to_trace(pid, error.errno_value());
+    if (error.kind() == ErrorKind::kPermission || has_ended(pid)) fail_to_trace(pid, error.errno_value());
     throw;
   }
 }
@@ -180,8 +180,10 @@ void Tracer::look_around() {
 }
 
 void Tracer::plant_running(const std::shared_ptr<Space>& space) {
-  if (!space->look()) return;
+  const bool new_filter = space->has_new_filter();
+  if (!space->look() && !new_filter) return;
   if (stop_world(*space)) {
+    if (new_filter) space->heed_filter();
     const auto caller = caller_in(*space);
     if (caller) plant_stopped(*space, *caller, StoppedAt::kInterrupt);
   }

@@ -1,6 +1,9 @@
 #include "witness/trampoline.h"
 
+#include <sys/syscall.h>
+
 #include <algorithm>
+#include <csignal>
 #include <limits>
 
 namespace cofre::witness {
@@ -80,6 +83,11 @@ std::optional<SlotCode> make_slot(const AesSite& site, uint64_t address, uint64_
   if (!back) return std::nullopt;
   std::ranges::copy(*back, copy + length);
   return code;
+}
+
+std::array<SystemCall, 3> hook_calls(pid_t pid) {
+  const auto number = static_cast<uint64_t>(pid);
+  return {{{SYS_getpid}, {SYS_gettid}, {SYS_tgkill, {number, number, SIGURG}}}};
 }
 
 HookCode make_hook() {

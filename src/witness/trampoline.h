@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "witness/seccomp.h"
 #include "witness/sweep.h"
 
 namespace cofre::witness {
@@ -46,5 +47,7 @@ bool is_slot_of(const SlotCode& code, uint64_t slot, const AesSite& site, uint64
 // In place of a function that only returns: the thread sends itself SIGURG. A tracer sees the thread stop;
 // without one the signal is ignored, as it is by default.
 HookCode make_hook();
+// The system calls that it makes in a process.
+std::array<SystemCall, 3> hook_calls(pid_t pid);
 
 }  // namespace cofre::witness

@@ -85,6 +85,18 @@ std::string comparison(const AesForm& widest, const CpuAes& cpu) {
   return fmt::format(": not the {}-bit registers that the CPU has", best);
 }
 
+std::string how_it_failed(const Report& report) {
+  if (!report.end || (report.end->exit_code == 0 && report.end->signal == 0)) return "";
+  return ". The program failed, perhaps before it came to any: see its own messages";
+}
+
+std::string what_is_unread(const Report& report) {
+  std::string names;
+  for (const ModuleReport& module : report.modules)
+    if (!module.unread.empty()) names += (names.empty() ? "" : ", ") + base_name(module.path);
+  return names.empty() ? "" : fmt::format(". Not examined: {}", names);
+}
+
 std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
   size_t present = 0;
   size_t watched = 0;
@@ -97,35 +109,64 @@ std::string verdict_of_none(const Report& report, const CpuAes& cpu) {
     if (module.sites.present != 0) where += (where.empty() ? "" : ", ") + base_name(module.path);
   }
   if (present == 0)
-    return "no AES instruction stands in the code of the program: AES, if it does any, is done in software";
+    return "no AES instruction stands in the code of the program: AES, if it does any, is done in software" +
+           what_is_unread(report);
+  if (watched == 0)
+    return fmt::format("not known: none of the {} AES instructions in {} could be watched", present, where);
   std::string sentence = fmt::format(
       "no {}AES instruction was executed, of {} ready in {}: AES, if any was done, was done in software{}",
       schedule ? "encrypting or decrypting " : "", present, where,
       cpu.aesni ? " although the CPU has AES-NI" : "");
   if (watched < present) sentence += fmt::format(". {} of them could not be watched", present - watched);
+  sentence += what_is_unread(report);
   if (report.generated_code) sentence += ". Code that the program generated was not examined";
-  if (report.end && (report.end->exit_code != 0 || report.end->signal != 0))
-    sentence += ". The program failed, perhaps before it came to any: see its own messages";
+  return sentence + how_it_failed(report);
+}
+
+// A function without its parameters and "(anonymous namespace)::".
+std::string short_name(const std::string& name) {
+  constexpr std::string_view kAnonymous = "(anonymous namespace)::";
+  std::string shorter = name;
+  for (size_t at = 0; (at = shorter.find(kAnonymous)) != std::string::npos;)
+    shorter.erase(at, kAnonymous.size());
+  return shorter.substr(0, shorter.find('('));
+}
+
+// How sure it is, and how the AES was done.
+std::string manner_of_samples(const SampleReport& sampled, const CpuAes& cpu) {
+  std::string sentence;
+  const bool by_instructions = std::ranges::any_of(sampled.routines, &RoutineShare::has_aes_instructions);
+  if (!sampled.routines.empty() && !by_instructions)
+    sentence = fmt::format(": it is done in software, no AES instruction was met{}",
+                           cpu.aesni ? " although the CPU has AES-NI" : "");
+  constexpr uint64_t kMatters = 10;  // one in so many
+  if (!by_instructions && sampled.nameless_samples * kMatters > sampled.samples)
+    sentence += fmt::format(
+        ". {:.1f} % is in routines without a name, which may be AES: see below",
+        100 * static_cast<double>(sampled.nameless_samples) / static_cast<double>(sampled.samples));
   return sentence;
 }
 
-std::string verdict_of_samples(const SampleReport& sampled) {
+std::string verdict_of_samples(const Report& report, const CpuAes& cpu) {
+  const SampleReport& sampled = *report.sampled;
   uint64_t in_aes = 0;
   for (const RoutineShare& routine : sampled.routines) in_aes += routine.samples;
   if (sampled.samples == 0) return "no sample: the program did not run in this time";
   const auto percent = [&](uint64_t part) {
     return 100 * static_cast<double>(part) / static_cast<double>(sampled.samples);
   };
-  if (sampled.routines.empty()) return "no time was seen in routines of AES";
+  if (sampled.routines.empty())
+    return "no time was seen in routines of AES" + manner_of_samples(sampled, cpu) + how_it_failed(report);
   const RoutineShare& first = sampled.routines.front();
   return fmt::format("{:.1f} % of the program's own time is AES, {:.1f} % in {}'s {}", percent(in_aes),
-                     percent(first.samples), provider(first.module), first.function);
+                     percent(first.samples), provider(first.module), short_name(first.function)) +
+         manner_of_samples(sampled, cpu);
 }
 
 }  // namespace
 
 std::string verdict(const Report& report, const CpuAes& cpu) {
-  if (report.sampled) return verdict_of_samples(*report.sampled);
+  if (report.sampled) return verdict_of_samples(report, cpu);
   std::string sentences;
   AesForm widest;
   for (const ModuleReport& module : report.modules) {

@@ -28,7 +28,7 @@ struct Options {
   // Sample with perf_event_open(2) where the system permits it; else, or without it, by stopping threads.
   bool use_perf = true;
   // Asked every few milliseconds: a signal by which the user wants to end, or 0. A process is let go of; a
-  // command gets the signal, unless it is SIGINT, which a terminal sends it anyway.
+  // command gets the signal, unless it is a SIGINT that a terminal sends it anyway.
   std::function<int()> stop_signal = {};
 };
 

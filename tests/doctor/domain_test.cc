@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "doctor/cpu_models.h"
 #include "doctor/ids.h"
@@ -69,6 +71,19 @@ TEST(GuestCpu, NoneNamedIsQemusDefault) {
   EXPECT_EQ(found(with_cpu(""), "guest-no-aes"), "attention");
   EXPECT_EQ(found(with_cpu("<cpu><topology sockets='1' cores='2' threads='1'/></cpu>"), "guest-no-aes"),
             "attention");
+}
+
+TEST(GuestCpu, TheRemedyIsOneThatHelps) {
+  const auto remedy = [](const Section& section) {
+    const auto finding = std::ranges::find(section.findings, "guest-no-aes", &Finding::id);
+    return finding != section.findings.end() ? finding->remedy : "";
+  };
+  EXPECT_NE(remedy(with_cpu("")).find("host-passthrough"), std::string::npos);
+  EXPECT_EQ(remedy(with_cpu("<cpu mode='host-passthrough'><feature policy='disable' name='aes'/></cpu>")),
+            "Remove <feature policy='disable' name='aes'/>");
+  const Domain domain = domain_with_cpu("<cpu mode='host-passthrough'/>");
+  EXPECT_NE(remedy(examine_domain(domain, crypto::CpuFeatures{})).find("This host has none"),
+            std::string::npos);
 }
 
 TEST(GuestCpu, Models) {

@@ -88,7 +88,7 @@ class Host(DoctorCase):
         result = cofre("doctor", "--quick", path)
         self.assertIn("Host\n", result.out)
         self.assertRegex(result.out, r"(?m)^  ok         \S")
-        self.assertRegex(result.out, r"(?m)^  note       not encrypted$")
+        self.assertRegex(result.out, r"(?m)^  note       raw, and not encrypted itself")
         self.assertRegex(result.out, r"(Nothing needs|\d+ findings? needs?) attention\.\n$")
         self.assertNotIn("\x1b", result.out, "names from outside do not reach the terminal as they are")
         self.assertTrue(all(len(line) <= 100 or "/" in line for line in result.out.splitlines()), result.out)

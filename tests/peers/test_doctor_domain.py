@@ -1,8 +1,10 @@
 """cofre doctor on libvirt domains. The domain files pass libvirt's own schema; processor models are held against the
-map that libvirt has of them (Debian package libvirt0)."""
+map that libvirt has of them (Debian package libvirt0), and against what QEMU itself says of them."""
 
 import glob
+import json
 import os
+import subprocess
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -28,6 +30,42 @@ def libvirt_models():
     return {name: features(name) for name in elements}
 
 
+class Monitor:
+    """QEMU with nothing but its monitor (QMP)."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["qemu-system-x86_64", "-S", "-M", "none", "-accel", "tcg", "-display", "none",
+                                         "-nodefaults", "-qmp", "stdio"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+        self.execute("qmp_capabilities")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate('{"execute": "quit"}\n', timeout=60)
+
+    def execute(self, command, **arguments):
+        self.process.stdin.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.process.stdin.flush()
+        while True:
+            answer = json.loads(self.process.stdout.readline())
+            if "event" not in answer:
+                return answer["return"]
+
+
+def qemu_models():
+    """{model: set of features}, the versions of each model included; without those that follow the host."""
+    with Monitor() as monitor:
+        names = [definition["name"] for definition in monitor.execute("query-cpu-definitions")]
+        models = {}
+        for name in set(names) - {"base", "host", "max"}:
+            expansion = monitor.execute("query-cpu-model-expansion", type="full", model={"name": name})
+            models[name] = {feature for feature, value in expansion["model"]["props"].items() if value is True}
+        return models
+
+
 class DomainCase(DoctorCase):
     def domain(self, name):
         """A file of domains/, with IMAGES made the scratch folder."""
@@ -43,6 +81,14 @@ class Processors(DomainCase):
     def test_every_model_of_libvirt(self):
         models = libvirt_models()
         self.assertGreater(len(models), 50, f"no cpu_map in {CPU_MAP}: apt-get install libvirt0")
+        self.check(models)
+
+    def test_every_model_of_qemu(self):
+        models = qemu_models()
+        self.assertGreater(len(models), 100)
+        self.check(models)
+
+    def check(self, models):
         for model, features in sorted(models.items()):
             with self.subTest(model=model):
                 xml = (f"<domain type='kvm'><name>x</name><cpu mode='custom' match='exact'><model>{model}</model></cpu>"

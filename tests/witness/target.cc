@@ -6,20 +6,29 @@
 //   target fork|vfork             a child computes / a child executes `target chain 1 1`
 //   target data                   adds up data that lies among code
 //   target generated              writes code with AES into anonymous memory, runs it, and checks it
+//   target churn MS               threads that compute once, ever new ones, so long
+//   target filter ACTION MS       computes under a seccomp filter against mmap: errno, trap or kill
+//   target filter-load LIBRARY    the same after a filter that kills for tgkill, a second and a half ago
 //   target exit CODE / signal N   ends so
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -127,6 +136,47 @@ int run_chain(unsigned threads, unsigned milliseconds) {
   return wrong == 0 ? 0 : 3;
 }
 
+int run_churn(unsigned milliseconds) {
+  constexpr uint64_t kRounds = 1000;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+  const Block expected = chained(kRounds);
+  std::atomic<uint64_t> wrong = 0;
+  while (std::chrono::steady_clock::now() < end) {
+    std::vector<std::thread> workers;
+    for (unsigned i = 0; i < 8; ++i)
+      workers.emplace_back([&] { wrong += chained(kRounds) == expected ? 0 : 1; });
+    for (std::thread& worker : workers) worker.join();
+  }
+  std::puts(wrong == 0 ? "right" : "wrong");
+  return wrong == 0 ? 0 : 3;
+}
+
+// From now on `action` for the system call `number`.
+bool filter(unsigned number, uint32_t action) {
+  sock_filter program[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+                           BPF_STMT(BPF_RET | BPF_K, action), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog all = {.len = std::size(program), .filter = program};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all, 0, 0) == 0;
+}
+
+int run_filter(std::string_view action, unsigned milliseconds) {
+  constexpr uint64_t kRounds = 1000;
+  const uint32_t answer = action == "kill"   ? SECCOMP_RET_KILL_PROCESS
+                          : action == "trap" ? SECCOMP_RET_TRAP
+                                             : SECCOMP_RET_ERRNO | 1;
+  std::puts("ready");  // before mmap is forbidden, which its buffer takes
+  std::fflush(stdout);
+  if (!filter(SYS_mmap, answer)) return 9;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+  const Block expected = chained(kRounds);
+  while (std::chrono::steady_clock::now() < end)
+    if (chained(kRounds) != expected) return 3;
+  std::puts("right");
+  return 0;
+}
+
 int run_load(const char* path) {
   for (int i = 0; i < 2; ++i) {
     void* const library = dlopen(path, RTLD_NOW);
@@ -138,6 +188,12 @@ int run_load(const char* path) {
     dlclose(library);
   }
   return 0;
+}
+
+int run_filter_load(const char* path) {
+  if (!filter(SYS_tgkill, SECCOMP_RET_KILL_PROCESS)) return 9;
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  return run_load(path);
 }
 
 int wait_for(pid_t child) {
@@ -193,6 +249,9 @@ int main(int argc, char** argv) {
   if (what == "forms") return run_forms();
   if (what == "chain" && argc == 4) return run_chain(number(argv[2]), number(argv[3]));
   if (what == "load" && argc == 3) return run_load(argv[2]);
+  if (what == "churn" && argc == 3) return run_churn(number(argv[2]));
+  if (what == "filter" && argc == 4) return run_filter(argv[2], number(argv[3]));
+  if (what == "filter-load" && argc == 3) return run_filter_load(argv[2]);
   if (what == "fork") return run_fork();
   if (what == "vfork") return run_vfork(argv[0]);
   if (what == "data") return run_data();

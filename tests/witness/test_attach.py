@@ -56,6 +56,14 @@ class Attach(WitnessCase):
         self.assertEqual(report["exit-code"], 0)
         self.unharmed(process, EXPECTED)
 
+    def test_threads_that_come_and_go(self):
+        process = self.start(TARGET, "churn", 4000)
+        report = self.watch_process(process.pid)
+        self.assertEqual(self.module(report, "witness_target")["sites-hit"], CHAIN_SITES)
+        self.assertGreater(report["threads"], 9)
+        self.watch_process(process.pid, options=["--sample"])
+        self.unharmed(process, "right\n")
+
     def test_interrupting_lets_go(self):
         process = self.start_chain(2)
         witness = self.start_witness(process.pid)
@@ -130,6 +138,12 @@ class Killed(WitnessCase):
             process = self.start_chain(4)
             self.kill_witness_after(process.pid, self.random.uniform(0, 0.3))
             self.finish_chain(process)
+
+    def test_a_witness_killed_while_threads_come_and_go(self):
+        for _ in range(4):
+            process = self.start(TARGET, "churn", 1500)
+            self.kill_witness_after(process.pid, self.random.uniform(0.05, 0.6))
+            self.unharmed(process, "right\n")
 
     def test_a_command_survives_its_witness(self):
         out = self.path("out")

@@ -1,9 +1,11 @@
-"""Programs we did not write: OpenSSL, qemu-img with GnuTLS's nettle; and cofre, kernel by kernel."""
+"""Programs we did not write: OpenSSL, qemu-img with GnuTLS's nettle, a guest; and cofre, kernel by kernel."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import time
 import unittest
 
 from witnessing import COFRE, WitnessCase, forms_hit
@@ -11,6 +13,12 @@ from witnessing import COFRE, WitnessCase, forms_hit
 OBJDUMP = shutil.which("llvm-objdump-19") or shutil.which("objdump")
 SECRET = ("--object", "secret,id=s0,data=hunter2")
 ROUNDS = re.compile(r"v?aes(?:enc|dec)(?:last)?$")
+
+
+# A boot sector that reads its first 8 MiB again and again through the BIOS, 32 KiB at a time.
+BOOT_SECTOR = bytes.fromhex(
+    "fa31c08ed88ec08ed0bc007cfb88162d7cbe307c8a162d7cb442cd136683"
+    "06387c40668126387cff3f0000ebe4006690100040000080000000000000").ljust(510, b"\0") + b"\x55\xaa"
 
 
 def widths(module):
@@ -97,6 +105,50 @@ class Peers(WitnessCase):
         report = self.watch_qemu_img("create", *SECRET, "-f", "luks", "-o", "key-secret=s0,iter-time=10",
                                      self.path("a.luks"), "1M")
         self.library_used_by(report, "libnettle", "libgcrypt")
+
+    def start_guest(self):
+        """QEMU that boots from a LUKS disk, and its monitor's way in and out."""
+        source, disk = self.path("boot.img"), self.path("boot.luks")
+        with open(source, "wb") as file:
+            file.write(BOOT_SECTOR + os.urandom((16 << 20) - 512))
+        subprocess.run([COFRE, "convert", *SECRET, "-O", "luks", "-o", "key-secret=s0,iter-time=10", source, disk], check=True,
+                       timeout=120)
+        guest = self.start("qemu-system-x86_64", "-M", "q35,accel=tcg", "-m", "64", "-display", "none", "-nodefaults",
+                           *SECRET, "-drive", f"driver=luks,file.filename={disk},key-secret=s0,if=ide,id=d0", "-qmp",
+                           "stdio", stdin=subprocess.PIPE)
+        self.addCleanup(guest.stdin.close)
+        guest.stdout.readline()
+        self.ask(guest, "qmp_capabilities")
+        return guest
+
+    def ask(self, guest, command):
+        guest.stdin.write(json.dumps({"execute": command}) + "\n")
+        guest.stdin.flush()
+        while True:
+            answer = json.loads(guest.stdout.readline())
+            if "event" not in answer:
+                return answer["return"]
+
+    def wait_for_reads(self, guest, count):
+        """The guest reads so many times more."""
+        def reads():
+            return self.ask(guest, "query-blockstats")[0]["stats"]["rd_operations"]
+
+        wanted = reads() + count
+        while reads() < wanted:
+            time.sleep(0.05)
+
+    @unittest.skipUnless(shutil.which("qemu-system-x86_64"), "no qemu-system-x86_64")
+    def test_a_guest_that_runs(self):
+        guest = self.start_guest()
+        self.wait_for_reads(guest, 20)
+        report = self.watch_process(guest.pid, seconds=2)
+        self.assertNotIn("exit-code", report)
+        module = self.library_used_by(report, "libnettle", "libgcrypt")
+        self.assertIn("aesdec", {i.removeprefix("v") for i, _, _ in forms_hit(module)})
+        self.wait_for_reads(guest, 100)
+        self.ask(guest, "quit")
+        self.assertEqual(guest.wait(timeout=60), 0)
 
     def test_cofre_kernel_by_kernel(self):
         flags = cpu_flags()

@@ -1,8 +1,9 @@
 """Sampling: where the time goes, of a program that spends it all in one function with AES."""
 
+import os
 import unittest
 
-from witnessing import TARGET, WitnessCase, alone
+from witnessing import COFRE, TARGET, WitnessCase, alone
 
 
 class Sample(WitnessCase):
@@ -23,6 +24,29 @@ class Sample(WitnessCase):
         report = self.watch_process(process.pid, options=["--sample"])
         self.assert_chain_leads(report["sampled"])
         self.finish_chain(process)
+
+    def assert_software_leads(self, report):
+        sampled = report["sampled"]
+        self.assertEqual([r["name"] for r in sampled["routines"] if r["aes-instructions"]], [])
+        self.assertGreater(sum(r["samples"] for r in sampled["routines"]), sampled["samples"] / 2, report)
+        self.assertIn("no AES instruction was met", report["verdict"])
+
+    def test_bit_slices_of_cofre(self):
+        image = self.path("plain.img")
+        with open(image, "wb") as file:
+            file.write(os.urandom(64 << 20))
+        report, _ = self.watch(COFRE, "convert", "--object", "secret,id=s0,data=hunter2", "-O", "qcow2", "-o",
+                               "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10", image, self.path("to"),
+                               options=["--sample"], env={**os.environ, "COFRE_AES": "portable"})
+        self.assert_software_leads(report)
+
+    def test_tables_of_openssl(self):
+        """In a stripped library, whose exported function calls the nameless one that does the work."""
+        without = "~0x200020200000000"  # OPENSSL_ia32cap(3): neither AES-NI nor PCLMULQDQ nor SSSE3
+        report, _ = self.watch("openssl", "speed", "-seconds", 1, "-bytes", 16384, "-evp", "aes-256-xts",
+                               options=["--sample"], env={**os.environ, "OPENSSL_ia32cap": without})
+        self.assert_software_leads(report)
+        self.assertTrue(any("AES" in r["name"] for r in report["sampled"]["routines"]), report)
 
     def test_time_elsewhere(self):
         report, _ = self.watch("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", options=["--sample"])

@@ -1,5 +1,6 @@
 """Commands that are watched from their start: known programs, whose instructions and results are known."""
 
+import signal
 import subprocess
 import unittest
 
@@ -96,6 +97,17 @@ class Programs(WitnessCase):
     def test_a_command_is_asked_to_end_when_its_time_is_over(self):
         report, _ = self.watch("sleep", 100, options=["--seconds", 1])
         self.assertEqual(report["signal"], 15)
+
+    def test_a_command_gets_the_signals_of_the_witness(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number):
+                witness = subprocess.Popen([COFRE, "witness", "--", "sh", "-c", "echo ready; exec sleep 60"],
+                                           stdout=subprocess.PIPE, text=True, start_new_session=True)
+                self.assertEqual(witness.stdout.readline(), "ready\n")
+                witness.send_signal(number)
+                text = witness.communicate(timeout=30)[0]
+                self.assertEqual(witness.returncode, 0)
+                self.assertIn(f"was ended by signal {int(number)} ", text)
 
     def test_what_a_command_leaves_running_is_let_go_of(self):
         out = self.path("out")

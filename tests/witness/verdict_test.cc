@@ -86,6 +86,14 @@ TEST(Verdict, SaysWhenNothingRan) {
   EXPECT_THAT(verdict({}, kAllOfIt), HasSubstr("no AES instruction stands in the code"));
 }
 
+TEST(Verdict, ClaimsNothingOfWhatWasNotWatched) {
+  ModuleReport module = module_with("/a/lib.so", {kEnc, kLegacy, 128}, 0, 0);
+  module.watched = 0;
+  EXPECT_THAT(verdict(report_of({module}), kAllOfIt), HasSubstr("not known: none of the 10"));
+  EXPECT_THAT(verdict(report_of({{.path = "/bin/old", .unread = "it is not x86-64 code"}}), kAllOfIt),
+              HasSubstr("Not examined: old"));
+}
+
 TEST(Verdict, ANothingThatIsNotSureSaysSo) {
   ModuleReport module = module_with("/a/lib.so", {kEnc, kLegacy, 128}, 0, 0);
   module.watched = 4;
@@ -107,8 +115,19 @@ TEST(Verdict, OfSamplesSaysTheShare) {
   Report report;
   report.sampled = {.method = "perf", .samples = 200, .routines = {{"/lib/libcrypto.so.3", "f", 50, true}}};
   EXPECT_EQ(verdict(report, kAllOfIt), "25.0 % of the program's own time is AES, 25.0 % in OpenSSL's f");
+  report.sampled->routines = {
+      {"/usr/bin/thing", "a::(anonymous namespace)::aes_table(int (*)(char))", 50, false}};
+  EXPECT_EQ(verdict(report, kAllOfIt),
+            "25.0 % of the program's own time is AES, 25.0 % in thing's a::aes_table: it is done in "
+            "software, no AES "
+            "instruction was met although the CPU has AES-NI");
+  report.sampled->nameless_samples = 100;
+  EXPECT_THAT(verdict(report, kOnlyAesni), HasSubstr("50.0 % is in routines without a name"));
+  report.sampled->nameless_samples = 0;
   report.sampled->routines.clear();
   EXPECT_EQ(verdict(report, kAllOfIt), "no time was seen in routines of AES");
+  report.end = ProcessEnd{.exit_code = 1};
+  EXPECT_THAT(verdict(report, kAllOfIt), HasSubstr("The program failed"));
 }
 
 }  // namespace

@@ -27,11 +27,11 @@ struct Slices {
   Vector v[kSlices];
 };
 
-struct alignas(64) PortableSchedule {
+struct alignas(64) PortableAesSchedule {
   Slices round_keys[kMaxAesRounds + 1];
   int rounds;
 };
-static_assert(sizeof(PortableSchedule) <= kMaxAesScheduleBytes);
+static_assert(sizeof(PortableAesSchedule) <= kMaxAesScheduleBytes);
 
 thread_local uint64_t sectors_done_here = 0;
 
@@ -176,7 +176,7 @@ inline void add_round_key(Slices& s, const Slices& key) {
   for (size_t b = 0; b < kSlices; ++b) s.v[b] ^= key.v[b];
 }
 
-void encrypt_slices(const PortableSchedule& schedule, Slices& s) {
+void encrypt_slices(const PortableAesSchedule& schedule, Slices& s) {
   add_round_key(s, schedule.round_keys[0]);
   for (int round = 1; round < schedule.rounds; ++round) {
     sub_bytes(s);
@@ -189,7 +189,7 @@ void encrypt_slices(const PortableSchedule& schedule, Slices& s) {
   add_round_key(s, schedule.round_keys[schedule.rounds]);
 }
 
-void decrypt_slices(const PortableSchedule& schedule, Slices& s) {
+void decrypt_slices(const PortableAesSchedule& schedule, Slices& s) {
   add_round_key(s, schedule.round_keys[schedule.rounds]);
   for (int round = schedule.rounds - 1; round > 0; --round) {
     inverse_shift_rows(s);
@@ -202,19 +202,19 @@ void decrypt_slices(const PortableSchedule& schedule, Slices& s) {
   add_round_key(s, schedule.round_keys[0]);
 }
 
-const PortableSchedule& schedule_at(const void* schedule) {
-  return *static_cast<const PortableSchedule*>(schedule);
+const PortableAesSchedule& schedule_at(const void* schedule) {
+  return *static_cast<const PortableAesSchedule*>(schedule);
 }
 
 // Eight blocks, in place.
-void encrypt_eight(const PortableSchedule& schedule, uint8_t* blocks) {
+void encrypt_eight(const PortableAesSchedule& schedule, uint8_t* blocks) {
   Slices s;
   load_blocks(s, blocks);
   encrypt_slices(schedule, s);
   store_blocks(s, blocks);
 }
 
-void decrypt_eight(const PortableSchedule& schedule, uint8_t* blocks) {
+void decrypt_eight(const PortableAesSchedule& schedule, uint8_t* blocks) {
   Slices s;
   load_blocks(s, blocks);
   decrypt_slices(schedule, s);
@@ -236,7 +236,7 @@ uint32_t sub_word(uint32_t word) {
 }
 
 void expand_key(const uint8_t* key, size_t key_bytes, void* schedule) {
-  auto& expanded = *static_cast<PortableSchedule*>(schedule);
+  auto& expanded = *static_cast<PortableAesSchedule*>(schedule);
   uint8_t round_keys[kMaxAesRounds + 1][16];
   expand_aes_key(key, key_bytes, sub_word, round_keys);
   expanded.rounds = aes_rounds(key_bytes);
@@ -269,9 +269,9 @@ inline void double_tweak(uint64_t& low, uint64_t& high) {
   low = (low << 1) ^ carry;
 }
 
-using EightBlocks = void (*)(const PortableSchedule& schedule, uint8_t* blocks);
+using EightBlocks = void (*)(const PortableAesSchedule& schedule, uint8_t* blocks);
 
-inline void xts_sector(const PortableSchedule& schedule, const uint8_t* source, uint8_t* destination,
+inline void xts_sector(const PortableAesSchedule& schedule, const uint8_t* source, uint8_t* destination,
                        const uint8_t* first_tweak, size_t bytes, EightBlocks crypt) {
   uint64_t low = load_le<uint64_t>(first_tweak);
   uint64_t high = load_le<uint64_t>(first_tweak + 8);
@@ -304,7 +304,7 @@ void xts_decrypt(const void* schedule, const AesRun& run) {
 }
 
 // Up to eight sectors side by side: block by block, the same place in each.
-void cbc_encrypt_beside(const PortableSchedule& schedule, const AesRun& run, size_t first, size_t count) {
+void cbc_encrypt_beside(const PortableAesSchedule& schedule, const AesRun& run, size_t first, size_t count) {
   uint8_t chain[kParallelBytes] = {};
   std::memcpy(chain, run.ivs + first * kAesBlockBytes, count * kAesBlockBytes);
   for (size_t at = 0; at < run.sector_bytes; at += kAesBlockBytes) {
@@ -325,7 +325,7 @@ void cbc_encrypt(const void* schedule, const AesRun& run) {
   sectors_done_here += run.sectors;
 }
 
-void cbc_decrypt_sector(const PortableSchedule& schedule, const uint8_t* source, uint8_t* destination,
+void cbc_decrypt_sector(const PortableAesSchedule& schedule, const uint8_t* source, uint8_t* destination,
                         const uint8_t* iv, size_t bytes) {
   uint8_t chain[kAesBlockBytes + kParallelBytes];  // the ciphertext block before, then eight
   std::memcpy(chain, iv, kAesBlockBytes);
@@ -358,7 +358,7 @@ const AesKernel kAesPortable = {
     .description = "bitsliced, constant-time, for any processor",
     .needs = {},
     .register_bytes = 0,
-    .schedule_bytes = sizeof(PortableSchedule),
+    .schedule_bytes = sizeof(PortableAesSchedule),
     .expand_key = expand_key,
     .encrypt_blocks = encrypt_blocks,
     .xts_encrypt = xts_encrypt,

@@ -41,6 +41,9 @@ COFRE_INLINE void store(uint8_t* to, __m512i value) {
 COFRE_INLINE __m128i load_block(const uint8_t* from) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from));
 }
+COFRE_INLINE void store_block(uint8_t* to, __m128i value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to), value);
+}
 COFRE_INLINE __m512i four_times(const uint8_t* block) {
   return _mm512_broadcast_i32x4(load_block(block));
 }
@@ -52,16 +55,7 @@ COFRE_INLINE void load_keys(__m512i* keys, RoundKeys from, int rounds) {
   for (int i = 0; i <= rounds; ++i) keys[i] = four_times(from[i]);
 }
 
-COFRE_INLINE void encrypt_rounds(__m512i* state, int count, const __m512i* keys, int from, int to) {
-  for (int round = from; round < to; ++round)
-    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], keys[round]);
-}
-
 // The rounds between the first key, added already, and the last one.
-COFRE_INLINE void encrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
-  encrypt_rounds(state, count, keys, 1, rounds);
-}
-
 COFRE_INLINE void decrypt_middle(__m512i* state, int count, const __m512i* keys, int rounds) {
   for (int round = 1; round < rounds; ++round)
     for (int i = 0; i < count; ++i) state[i] = _mm512_aesdec_epi128(state[i], keys[round]);
@@ -75,31 +69,45 @@ COFRE_INLINE __mmask8 lanes_in_use(int i, size_t blocks) {
 }
 
 // Up to 4 * count blocks; lanes without a block touch no memory.
-COFRE_INLINE void encrypt_some(const __m512i* keys, int rounds, int count, const uint8_t* source,
+COFRE_INLINE void encrypt_some(RoundKeys keys, int rounds, int count, const uint8_t* source,
                                uint8_t* destination, size_t blocks) {
   __m512i state[kRegisters];
+  const __m512i first = four_times(keys[0]);
   for (int i = 0; i < count; ++i) {
     const __m512i text = _mm512_maskz_loadu_epi64(lanes_in_use(i, blocks), source + kRegisterBytes * i);
-    state[i] = _mm512_xor_si512(text, keys[0]);
+    state[i] = _mm512_xor_si512(text, first);
   }
-  encrypt_middle(state, count, keys, rounds);
+  for (int round = 1; round < rounds; ++round) {
+    const __m512i key = four_times(keys[round]);
+    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], key);
+  }
+  const __m512i last = four_times(keys[rounds]);
   for (int i = 0; i < count; ++i) {
-    const __m512i text = _mm512_aesenclast_epi128(state[i], keys[rounds]);
+    const __m512i text = _mm512_aesenclast_epi128(state[i], last);
     _mm512_mask_storeu_epi64(destination + kRegisterBytes * i, lanes_in_use(i, blocks), text);
   }
 }
 
+COFRE_INLINE void encrypt_one(RoundKeys keys, int rounds, const uint8_t* source, uint8_t* destination) {
+  __m128i state = _mm_xor_si128(load_block(source), load_block(keys[0]));
+  for (int round = 1; round < rounds; ++round) state = _mm_aesenc_si128(state, load_block(keys[round]));
+  store_block(destination, _mm_aesenclast_si128(state, load_block(keys[rounds])));
+}
+
+// The fewer blocks, the fewer registers. A single one, of a request of one sector, is read again at once and
+// must not have been stored under a mask: such a store is not forwarded.
 COFRE_TARGET void encrypt_blocks(const void* schedule, const uint8_t* source, uint8_t* destination,
                                  size_t blocks) {
+  const RoundKeys keys = schedule_at(schedule).encrypt;
   const int rounds = schedule_at(schedule).rounds;
-  __m512i keys[kMaxAesRounds + 1];
-  load_keys(keys, schedule_at(schedule).encrypt, rounds);
-  for (; blocks > kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
+  for (; blocks >= kBeside; blocks -= kBeside, source += kChunkBytes, destination += kChunkBytes)
     encrypt_some(keys, rounds, kRegisters, source, destination, kBeside);
-  if (blocks > kLanes)
+  if (blocks > size_t{2} * kLanes)
     encrypt_some(keys, rounds, kRegisters, source, destination, blocks);
-  else
-    encrypt_some(keys, rounds, 1, source, destination, blocks);
+  else if (blocks > 1)
+    encrypt_some(keys, rounds, 2, source, destination, blocks);
+  else if (blocks == 1)
+    encrypt_one(keys, rounds, source, destination);
 }
 
 // x^128 = x^7 + x^2 + x + 1 (IEEE 1619 section 5.2).
@@ -173,10 +181,14 @@ COFRE_INLINE void hold_here(__m512i* state, __m512i& work) {
                      "+v"(state[5]), "+v"(state[6]), "+v"(state[7]), "+v"(work));
 }
 
-// One chunk, to whose last round key the tweaks are added already, in `last`; between its rounds, in their
-// shadow, the same is made for the chunk after it, which starts with `next_start`.
-COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* last, __m512i next_start,
-                            const uint8_t* source, uint8_t* destination) {
+COFRE_INLINE __m512i crypt_round(bool encrypt, __m512i state, __m512i key) {
+  return encrypt ? _mm512_aesenc_epi128(state, key) : _mm512_aesdec_epi128(state, key);
+}
+
+// One chunk, to whose last round key the tweaks are added already, in `last`. Between its rounds, in their
+// shadow, the same is made for the chunk after it, if there is one: it starts with `next_start`.
+COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m512i* last, bool has_next,
+                            __m512i next_start, const uint8_t* source, uint8_t* destination) {
   __m512i state[kRegisters];
   __m512i next_last[kRegisters];
   ChunkTweaks next;
@@ -186,10 +198,8 @@ COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m51
     state[i] = xor_three(load(source + kRegisterBytes * i), last[i], first_and_last);
 #pragma unroll
   for (int round = 1; round < rounds; ++round) {
-    for (int i = 0; i < kRegisters; ++i)
-      state[i] =
-          encrypt ? _mm512_aesenc_epi128(state[i], keys[round]) : _mm512_aesdec_epi128(state[i], keys[round]);
-    if (round > kRegisters) continue;
+    for (int i = 0; i < kRegisters; ++i) state[i] = crypt_round(encrypt, state[i], keys[round]);
+    if (!has_next || round > kRegisters) continue;
     if (round <= 2) make_half(next, round - 1, next_start);
     next_last[round - 1] = tweak_and_key(next, round - 1, keys[rounds]);
     hold_here(state, next_last[round - 1]);
@@ -197,36 +207,35 @@ COFRE_INLINE void xts_chunk(const __m512i* keys, int rounds, bool encrypt, __m51
   for (int i = 0; i < kRegisters; ++i) {
     store(destination + kRegisterBytes * i, encrypt ? _mm512_aesenclast_epi128(state[i], last[i])
                                                     : _mm512_aesdeclast_epi128(state[i], last[i]));
-    last[i] = next_last[i];
+    if (has_next) last[i] = next_last[i];
   }
 }
 
 COFRE_INLINE void xts_run(RoundKeys round_keys, int rounds, bool encrypt, const AesRun& run) {
   __m512i keys[kMaxAesRounds + 1];
   load_keys(keys, round_keys, rounds);
-  const uint8_t* source = run.source;
-  uint8_t* destination = run.destination;
   const uint8_t* iv = run.ivs;
-  const uint8_t* const last_iv = run.ivs + 16 * (run.sectors - 1);
   __m128i start = load_block(iv);
   ChunkTweaks tweaks;
   for (int half = 0; half < 2; ++half) make_half(tweaks, half, _mm512_broadcast_i32x4(start));
   __m512i last[kRegisters];
   for (int i = 0; i < kRegisters; ++i) last[i] = tweak_and_key(tweaks, i, keys[rounds]);
+  const size_t last_at = run.sectors * run.sector_bytes - kChunkBytes;
   size_t left = run.sector_bytes;
-  for (size_t chunks = run.sectors * (run.sector_bytes / kChunkBytes); chunks > 0; --chunks) {
+  for (size_t at = 0; at < last_at; at += kChunkBytes) {
     left -= kChunkBytes;
     if (left == 0) {
-      iv = iv < last_iv ? iv + 16 : last_iv;
+      iv += kAesBlockBytes;
       start = load_block(iv);
       left = run.sector_bytes;
     } else {
       start = tweak_times_x32(start);
     }
-    xts_chunk(keys, rounds, encrypt, last, _mm512_broadcast_i32x4(start), source, destination);
-    source += kChunkBytes;
-    destination += kChunkBytes;
+    xts_chunk(keys, rounds, encrypt, last, true, _mm512_broadcast_i32x4(start), run.source + at,
+              run.destination + at);
   }
+  xts_chunk(keys, rounds, encrypt, last, false, _mm512_setzero_si512(), run.source + last_at,
+            run.destination + last_at);
   sectors_done_here += run.sectors;
 }
 
@@ -239,9 +248,10 @@ struct Beside {
   size_t used;
 };
 
-// Four blocks of each of up to 32 sectors: [block][register].
+// So many bytes of each of up to 32 sectors, a block of four sectors a register: [block][register].
+template <size_t kBytes>
 struct alignas(64) Column {
-  __m512i block[kLanes][kRegisters];
+  __m512i block[kBytes / kAesBlockBytes][kRegisters];
 };
 
 // Rows of four blocks become columns, and back.
@@ -256,65 +266,101 @@ COFRE_INLINE void transpose(__m512i* row) {
   row[3] = _mm512_shuffle_i64x2(t1, t3, 0xdd);
 }
 
-// Moves 64 bytes at `at` of the four sectors of register i into the column, and from it. Whole cache lines at
-// a time: with sectors 4096 bytes apart all of them fall into one set of the cache, and a second visit would
-// find them gone.
-COFRE_INLINE void gather(Column& column, int i, const Beside& beside, size_t at) {
+// Moves the n-th line, a register's 64 bytes, of four sectors of the column whose first byte in them is `at`:
+// all lines of sectors 0 to 3, then those of sectors 4 to 7, and so on.
+template <size_t kBytes>
+COFRE_INLINE void gather(Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kRegisterBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   __m512i row[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
-    const auto wanted = static_cast<size_t>(kLanes * i + lane);
+    const size_t wanted = kLanes * i + lane;
     const size_t sector = wanted < beside.used ? wanted : beside.used - 1;
-    row[lane] = load(beside.source + sector * beside.stride + at);
+    row[lane] = load(beside.source + sector * beside.stride + at + line * kRegisterBytes);
   }
   transpose(row);
-  for (int k = 0; k < kLanes; ++k) column.block[k][i] = row[k];
+  for (int k = 0; k < kLanes; ++k) column.block[kLanes * line + k][i] = row[k];
 }
 
-COFRE_INLINE void scatter(const Column& column, int i, const Beside& beside, size_t at) {
+template <size_t kBytes>
+COFRE_INLINE void scatter(const Column<kBytes>& column, size_t n, const Beside& beside, size_t at) {
+  constexpr size_t kLines = kBytes / kRegisterBytes;
+  const size_t i = n / kLines;
+  const size_t line = n % kLines;
   __m512i row[kLanes];
-  for (int k = 0; k < kLanes; ++k) row[k] = column.block[k][i];
+  for (int k = 0; k < kLanes; ++k) row[k] = column.block[kLanes * line + k][i];
   transpose(row);
   for (int lane = 0; lane < kLanes; ++lane) {
-    const auto sector = static_cast<size_t>(kLanes * i + lane);
-    if (sector < beside.used) store(beside.destination + sector * beside.stride + at, row[lane]);
+    const size_t sector = kLanes * i + lane;
+    if (sector < beside.used)
+      store(beside.destination + sector * beside.stride + at + line * kRegisterBytes, row[lane]);
   }
 }
 
-// At most 4 * count sectors, on `count` registers. While a column is encrypted, the next one is gathered and
-// the one before scattered, in the shadow of the rounds.
+// What is moved in the shadow of a column's rounds: the column after it and the one before, where there are.
+template <size_t kBytes>
+struct Moves {
+  Column<kBytes>* after;
+  size_t after_at;
+  const Column<kBytes>* before;
+  size_t before_at;
+};
+
+// Block k of a column. A line or two are moved in and as many out, until all are.
+template <size_t kBytes>
+COFRE_INLINE void cbc_encrypt_block(const __m512i* keys, int rounds, int count, __m512i* state,
+                                    const Column<kBytes>& in, Column<kBytes>& out, int k,
+                                    const Beside& beside, const Moves<kBytes>& moves) {
+  const int lines = count * static_cast<int>(kBytes / kRegisterBytes);
+  const int turns = count > kRegisters / 2 ? 2 : 1;
+  for (int i = 0; i < count; ++i) state[i] = xor_three(state[i], in.block[k][i], keys[0]);
+#pragma unroll
+  for (int round = 1; round < rounds; ++round) {
+    for (int i = 0; i < count; ++i) state[i] = _mm512_aesenc_epi128(state[i], keys[round]);
+    const int turn = (round / 2) % 2;
+    const int n = turns * k + turn;
+    if (round % 2 == 1 || round > 8 || turn >= turns || n >= lines) continue;
+    if (round <= 4 && moves.after != nullptr) gather(*moves.after, n, beside, moves.after_at);
+    if (round > 4 && moves.before != nullptr) scatter(*moves.before, n, beside, moves.before_at);
+  }
+  for (int i = 0; i < count; ++i) {
+    state[i] = _mm512_aesenclast_epi128(state[i], keys[rounds]);
+    out.block[k][i] = state[i];
+  }
+}
+
+// At most 4 * count sectors, on `count` registers, a column after the other.
+template <size_t kBytes>
+COFRE_INLINE void cbc_encrypt_columns(const __m512i* keys, int rounds, int count, const Beside& beside,
+                                      const uint8_t* ivs) {
+  const int lines = count * static_cast<int>(kBytes / kRegisterBytes);
+  Column<kBytes> in[2];
+  Column<kBytes> out[2];
+  __m512i state[kRegisters];
+  for (int i = 0; i < count; ++i)
+    state[i] = _mm512_maskz_loadu_epi64(lanes_in_use(i, beside.used), ivs + kRegisterBytes * i);
+  for (int n = 0; n < lines; ++n) gather(in[0], n, beside, 0);
+  size_t here = 0;
+  for (size_t at = 0; at < beside.stride; at += kBytes) {
+    here = at / kBytes % 2;
+    const Moves<kBytes> moves = {at + kBytes < beside.stride ? &in[1 - here] : nullptr, at + kBytes,
+                                 at > 0 ? &out[1 - here] : nullptr, at - kBytes};
+    for (int k = 0; k < static_cast<int>(kBytes / kAesBlockBytes); ++k)
+      cbc_encrypt_block(keys, rounds, count, state, in[here], out[here], k, beside, moves);
+  }
+  for (int n = 0; n < lines; ++n) scatter(out[here], n, beside, beside.stride - kBytes);
+}
+
+// The lines of larger sectors fall into few sets of the cache, as they are a power of two apart. Each is
+// visited once, and its neighbour with it: so the processor, which fetches ahead, does not fetch what others
+// push out before it is used.
 COFRE_INLINE void cbc_encrypt_beside(const __m512i* keys, int rounds, int count, const Beside& beside,
                                      const uint8_t* ivs) {
-  Column in[2];
-  Column out[2];
-  __m512i state[kRegisters];
-  for (int i = 0; i < count; ++i) {
-    state[i] = _mm512_maskz_loadu_epi64(lanes_in_use(i, beside.used), ivs + kRegisterBytes * i);
-    gather(in[0], i, beside, 0);
-  }
-  const size_t columns = beside.stride / kRegisterBytes;
-  for (size_t column = 0; column < columns; ++column) {
-    const size_t here = column % 2;
-    const size_t other = 1 - here;
-    const size_t at = column * kRegisterBytes;
-    for (int k = 0; k < kLanes; ++k) {
-      for (int i = 0; i < count; ++i) state[i] = xor_three(state[i], in[here].block[k][i], keys[0]);
-      encrypt_rounds(state, count, keys, 1, 3);
-      if (column + 1 < columns && k < count) gather(in[other], k, beside, at + kRegisterBytes);
-      encrypt_rounds(state, count, keys, 3, 5);
-      if (column + 1 < columns && k + kLanes < count)
-        gather(in[other], k + kLanes, beside, at + kRegisterBytes);
-      encrypt_rounds(state, count, keys, 5, 7);
-      if (column > 0 && k < count) scatter(out[other], k, beside, at - kRegisterBytes);
-      encrypt_rounds(state, count, keys, 7, 9);
-      if (column > 0 && k + kLanes < count) scatter(out[other], k + kLanes, beside, at - kRegisterBytes);
-      encrypt_rounds(state, count, keys, 9, rounds);
-      for (int i = 0; i < count; ++i) {
-        state[i] = _mm512_aesenclast_epi128(state[i], keys[rounds]);
-        out[here].block[k][i] = state[i];
-      }
-    }
-  }
-  for (int i = 0; i < count; ++i) scatter(out[(columns - 1) % 2], i, beside, beside.stride - kRegisterBytes);
+  if (beside.stride == 512)
+    cbc_encrypt_columns<64>(keys, rounds, count, beside, ivs);
+  else
+    cbc_encrypt_columns<256>(keys, rounds, count, beside, ivs);
 }
 
 COFRE_INLINE void cbc_encrypt_run(RoundKeys round_keys, int rounds, const AesRun& run) {
@@ -328,8 +374,10 @@ COFRE_INLINE void cbc_encrypt_run(RoundKeys round_keys, int rounds, const AesRun
     const uint8_t* ivs = run.ivs + 16 * first;
     if (beside.used > kBeside / 2)
       cbc_encrypt_beside(keys, rounds, kRegisters, beside, ivs);
-    else if (beside.used > kLanes)
+    else if (beside.used > size_t{2} * kLanes)
       cbc_encrypt_beside(keys, rounds, kRegisters / 2, beside, ivs);
+    else if (beside.used > kLanes)
+      cbc_encrypt_beside(keys, rounds, 2, beside, ivs);
     else
       cbc_encrypt_beside(keys, rounds, 1, beside, ivs);
   }

@@ -12,7 +12,7 @@ namespace {
 
 // Counters may take this much and the size of the file: what tables of that size can refer to in earnest is
 // less.
-constexpr uint64_t kSpareMemoryBytes = 64 * kMiB;
+constexpr uint64_t kSpareMemoryBytes = 128 * kMiB;
 
 uint64_t most_memory(const State& state) {
   return kSpareMemoryBytes +
@@ -126,7 +126,9 @@ io::task<CheckResult> check_at_home(State& state, CheckOptions options) {
   if (result.corruptions_fixed + result.leaks_fixed > 0) {
     co_await reload(state);
     const CheckResult before = std::exchange(result, {});
-    co_await round(state, {.progress = options.progress, .cancelled = options.cancelled}, result);
+    co_await round(state,
+                   {.progress = options.progress, .cancelled = options.cancelled, .reader = options.reader},
+                   result);
     add_fixed(result, before);
   }
   if (result.corruptions == 0 && result.check_errors == 0) co_await clear_trouble_bits(state);

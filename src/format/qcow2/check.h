@@ -6,6 +6,7 @@
 #include <string>
 
 #include "format/qcow2/image.h"
+#include "io/reactor.h"
 
 namespace cofre::qcow2 {
 
@@ -15,6 +16,7 @@ struct CheckOptions {
   std::function<void(uint64_t done, uint64_t total)> progress = nullptr;
   std::function<void(const std::string&)> report = nullptr;  // one sentence a finding
   std::function<bool()> cancelled = nullptr;
+  io::Reactor* reader = nullptr;  // another lane, to read tables ahead on; null: the home lane reads
 };
 
 struct CheckResult {
@@ -30,8 +32,9 @@ struct CheckResult {
   uint64_t fragmented_clusters = 0;
 };
 
-// `image` was opened with OpenOptions::for_check (writable to repair). Memory is bounded by the host file's
-// size: at most 8 bytes a cluster.
+// `image` was opened with OpenOptions::for_check (writable to repair). Without repair every table
+// is read once, in the order of the file. Memory: half a byte a host cluster, a byte more where clusters are
+// referenced several times; bounded by what the host file takes and kSpareMemoryBytes (check.cc).
 io::task<CheckResult> check(Image& image, const CheckOptions& options);
 
 }  // namespace cofre::qcow2

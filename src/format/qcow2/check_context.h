@@ -59,6 +59,7 @@ struct CheckContext {
   std::vector<uint64_t> structure_clusters;  // of the refcount table and blocks, as counted
   std::set<uint64_t> bad_blocks;             // indices of the refcount table whose blocks cannot be used
   bool must_rebuild = false;                 // the refcount structure itself is damaged
+  bool flags_suspect = false;                // some copied flag may not agree with its refcount
   bool incomplete = false;  // a table could not be followed: clusters without references may be in use
 };
 
@@ -74,7 +75,8 @@ io::task<void> compare_refcounts(CheckContext& context);
 // check_rebuild.cc: writes a new refcount structure past everything in the file, and lets the header name it.
 io::task<void> rebuild_refcounts(CheckContext& context);
 
-// check_copied.cc: the flags in the active L1 and L2 tables that say that a refcount is exactly 1.
+// check_copied.cc: the flags in the active L1 and L2 tables that say that a refcount is exactly 1. Reads the
+// L2 tables again only where one may be wrong.
 io::task<void> check_copied_flags(CheckContext& context);
 
 // The refcount that the disk has for a cluster; nothing if its block cannot be used.

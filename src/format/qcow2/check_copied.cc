@@ -16,6 +16,7 @@ class CopiedCheck {
 
   io::task<void> run() {
     co_await check_l1();
+    if (!suspect()) co_return;
     AlignedBuffer table(context_.cluster_bytes());
     uint64_t done = 0;
     for (const TableUse& use : context_.l2_tables) {
@@ -25,6 +26,14 @@ class CopiedCheck {
   }
 
  private:
+  // Where every count agrees with its refcount, the walk has seen all that there is to see.
+  bool suspect() const {
+    const CheckResult& result = context_.result;
+    return context_.flags_suspect || context_.must_rebuild || context_.incomplete ||
+           result.corruptions != 0 || result.leaks != 0 || result.check_errors != 0 ||
+           result.corruptions_fixed != 0;
+  }
+
   // Of a cluster that some entry names; nothing if it cannot be told.
   io::task<std::optional<uint64_t>> refcount(uint64_t offset) {
     const uint64_t cluster = context_.cluster_of(offset);

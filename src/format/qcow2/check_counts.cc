@@ -6,43 +6,95 @@
 
 namespace cofre::qcow2 {
 
-const ReferenceCounts::Piece* ReferenceCounts::find(uint64_t cluster) const noexcept {
-  const uint64_t key = cluster / kPerPiece;
-  if (key == last_key_) return last_piece_;
+ReferenceCounts::Piece* ReferenceCounts::look_up(uint64_t key) const noexcept {
   const auto at = pieces_.find(key);
   if (at == pieces_.end()) return nullptr;
-  last_key_ = key;
-  last_piece_ = at->second.get();
-  return last_piece_;
+  recent_[key % recent_.size()] = {key, at->second.get()};
+  return at->second.get();
+}
+
+void ReferenceCounts::take_memory(uint64_t bytes) {
+  if (bytes_ + bytes > most_bytes_)
+    fail(ErrorKind::kLimit,
+         "'{}': to check it would need more than {} MiB of memory, more than the size of the file explains; "
+         "its tables are damaged",
+         name_, most_bytes_ >> 20);
+  bytes_ += bytes;
 }
 
 ReferenceCounts::Piece& ReferenceCounts::piece_for(uint64_t cluster) {
-  if (find(cluster) != nullptr) return *last_piece_;
-  if ((pieces_.size() + 1) * sizeof(Piece) > most_bytes_)
-    fail(ErrorKind::kLimit,
-         "'{}': to check it would need more than {} MiB of memory, more than the size of the file explains; "
-         "its "
-         "tables are damaged",
-         name_, most_bytes_ >> 20);
+  if (Piece* const piece = find(cluster)) return *piece;
+  take_memory(sizeof(Piece));
   const uint64_t key = cluster / kPerPiece;
-  last_piece_ = pieces_.emplace(key, std::make_unique<Piece>()).first->second.get();
-  last_key_ = key;
-  return *last_piece_;
+  Piece* const piece = pieces_.emplace(key, std::make_unique<Piece>()).first->second.get();
+  recent_[key % recent_.size()] = {key, piece};
+  return *piece;
+}
+
+// Calls visit(a cluster of the word, mask of its bits) for the words that the range touches.
+template <typename F>
+void ReferenceCounts::for_each_word(uint64_t first, uint64_t count, F&& visit) {
+  const uint64_t end = first + count;
+  while (first < end) {
+    const uint64_t bit = first % kPerWord;
+    const uint64_t length = std::min(kPerWord - bit, end - first);
+    visit(first, (length == kPerWord ? ~uint64_t{0} : (uint64_t{1} << length) - 1) << bit);
+    first += length;
+  }
+}
+
+void ReferenceCounts::add_run(uint64_t first, uint64_t count, uint64_t references, Flag flag) {
+  if (references == 0) return;
+  for_each_word(first, count, [&](uint64_t cluster, uint64_t mask) {
+    Word& word = piece_for(cluster).words[cluster % kPerPiece / kPerWord];
+    if (flag == Flag::kCopied) word.copied |= mask;
+    if (flag == Flag::kPlain) word.plain |= mask;
+    if (references == 1 && (word.referenced & mask) == 0) {
+      word.referenced |= mask;
+      return;
+    }
+    for (; mask != 0; mask &= mask - 1)
+      add(cluster / kPerWord * kPerWord + static_cast<unsigned>(std::countr_zero(mask)), references);
+  });
+  end_ = std::max(end_, first + count);
+}
+
+void ReferenceCounts::set_several(Piece& piece, uint64_t cluster, uint64_t references) {
+  if (!piece.counts) {
+    take_memory(sizeof(Counts));
+    piece.counts = std::make_unique<Counts>();
+  }
+  uint8_t& counter = (*piece.counts)[cluster % kPerPiece];
+  if (references >= kWide) {
+    if (!wide_.contains(cluster)) take_memory(kWideBytes);
+    wide_[cluster] = references;
+  }
+  counter = static_cast<uint8_t>(std::min<uint64_t>(references, kWide));
 }
 
 void ReferenceCounts::set(uint64_t cluster, uint64_t references) {
-  uint16_t& counter = piece_for(cluster)[cluster % kPerPiece];
-  if (counter == kWide) wide_.erase(cluster);
-  counter = static_cast<uint16_t>(std::min<uint64_t>(references, kWide));
-  if (counter == kWide) wide_[cluster] = references;
+  Piece& piece = piece_for(cluster);
+  Word& word = piece.words[cluster % kPerPiece / kPerWord];
+  const uint64_t bit = uint64_t{1} << cluster % kPerWord;
+  if (references >= 2) set_several(piece, cluster, references);
+  word.referenced = references >= 1 ? word.referenced | bit : word.referenced & ~bit;
+  word.several = references >= 2 ? word.several | bit : word.several & ~bit;
   end_ = std::max(end_, cluster + 1);
 }
 
 uint64_t ReferenceCounts::of(uint64_t cluster) const noexcept {
-  const Piece* piece = find(cluster);
+  const Piece* const piece = find(cluster);
   if (piece == nullptr) return 0;
-  const uint16_t counter = (*piece)[cluster % kPerPiece];
+  const Word& word = piece->words[cluster % kPerPiece / kPerWord];
+  const uint64_t bit = uint64_t{1} << cluster % kPerWord;
+  if ((word.several & bit) == 0) return (word.referenced & bit) != 0 ? 1 : 0;
+  const uint8_t counter = (*piece->counts)[cluster % kPerPiece];
   return counter == kWide ? wide_.find(cluster)->second : counter;
+}
+
+ReferenceCounts::Word ReferenceCounts::word(uint64_t first) const noexcept {
+  const Piece* const piece = find(first);
+  return piece == nullptr ? Word{} : piece->words[first % kPerPiece / kPerWord];
 }
 
 std::vector<uint64_t> ReferenceCounts::pieces() const {

@@ -2,47 +2,89 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 namespace cofre::qcow2 {
 
-// One counter a host cluster: two bytes, in pieces made when a cluster of them is first referenced; a count
-// that needs more is kept apart.
+// One bit a host cluster says that it is referenced, one that it is more than once: then the count stands
+// apart, in a byte, or in a map when that is not enough. Nearly all clusters of nearly all images have one
+// reference, so half a byte a cluster serves (with two bits more for the copied flags), and 64 clusters are
+// one comparison.
+//
+// Pieces are made when a cluster of theirs is first referenced, so clusters that are far apart cost little.
 class ReferenceCounts {
  public:
+  static constexpr uint64_t kPerWord = 64;
+  // Clusters per piece.
+  static constexpr uint64_t kPerPiece = 4096;
+
+  // What is known of 64 clusters; bit i is cluster first + i.
+  struct Word {
+    uint64_t referenced = 0;
+    uint64_t several = 0;  // referenced more than once
+    uint64_t copied = 0;   // some active L2 entry has the copied flag
+    uint64_t plain = 0;    // some active L2 entry does not have it
+
+    // Clusters for which a flag and the count of references cannot both be right.
+    uint64_t flags_at_odds() const noexcept { return (copied & several) | (plain & referenced & ~several); }
+  };
+
   // Throws Error kLimit when the counters would take more than `most_bytes` of memory; `name` is for the
   // message.
   ReferenceCounts(std::string name, uint64_t most_bytes) : name_(std::move(name)), most_bytes_(most_bytes) {}
 
   void add(uint64_t cluster, uint64_t references) { set(cluster, of(cluster) + references); }
+  // What the entry of an active L2 table says of its cluster.
+  enum class Flag : uint8_t { kNone, kCopied, kPlain };
+  // `references` more for each of `count` clusters from `first` on, and the flag that goes with them.
+  void add_run(uint64_t first, uint64_t count, uint64_t references, Flag flag = Flag::kNone);
   void set(uint64_t cluster, uint64_t references);
   uint64_t of(uint64_t cluster) const noexcept;
+  // `first` is a multiple of kPerWord.
+  Word word(uint64_t first) const noexcept;
   // One past the last cluster that was ever referenced.
   uint64_t end() const noexcept { return end_; }
-
-  // Clusters per piece; a piece is made when one of its clusters is first referenced.
-  static constexpr uint64_t kPerPiece = 512;
   // The first clusters of all pieces, in order.
   std::vector<uint64_t> pieces() const;
 
  private:
-  using Piece = std::array<uint16_t, kPerPiece>;
-  static constexpr uint16_t kWide = UINT16_MAX;  // the count stands in wide_
+  using Counts = std::array<uint8_t, kPerPiece>;
+  struct Piece {
+    std::array<Word, kPerPiece / kPerWord> words = {};
+    std::unique_ptr<Counts> counts;  // of those with several references
+  };
+  static constexpr uint8_t kWide = UINT8_MAX;  // the count stands in wide_
+  static constexpr uint64_t kWideBytes = 64;   // of memory for an element of wide_
 
-  const Piece* find(uint64_t cluster) const noexcept;
+  Piece* find(uint64_t cluster) const noexcept {
+    const uint64_t key = cluster / kPerPiece;
+    const Recent& recent = recent_[key % recent_.size()];
+    return recent.key == key ? recent.piece : look_up(key);
+  }
+  Piece* look_up(uint64_t key) const noexcept;
   Piece& piece_for(uint64_t cluster);
+  void take_memory(uint64_t bytes);
+  void set_several(Piece& piece, uint64_t cluster, uint64_t references);
+  template <typename F>
+  static void for_each_word(uint64_t first, uint64_t count, F&& visit);
 
   std::string name_;
   uint64_t most_bytes_;
+  uint64_t bytes_ = 0;
   uint64_t end_ = 0;
   std::unordered_map<uint64_t, std::unique_ptr<Piece>> pieces_;
   std::unordered_map<uint64_t, uint64_t> wide_;
-  mutable uint64_t last_key_ = UINT64_MAX;  // neighbours are asked for in turn
-  mutable Piece* last_piece_ = nullptr;
+  struct Recent {
+    uint64_t key = UINT64_MAX;
+    Piece* piece = nullptr;
+  };
+  mutable std::array<Recent, 16> recent_;  // neighbours are asked for in turn
 };
 
 // Ranges that may overlap, each with a weight, summed into disjoint ones: so that thousands of tables laid

@@ -14,17 +14,21 @@ class L2Check {
   bool table(const TableUse& use, Bytes table);
 
  private:
+  uint64_t plain_run();
+  void plain(uint64_t count);
+  ReferenceCounts::Flag flag_of(L2Entry entry) const noexcept;
   void compressed(L2Entry entry);
   void allocated(L2Entry entry);
   void unallocated(L2Entry entry);
   bool holds_data(L2Entry entry) const noexcept;
-  void reference(uint64_t offset, uint64_t length);
+  void reference(uint64_t offset, uint64_t length, ReferenceCounts::Flag flag);
   void corruption(const std::string& finding);
   bool may_repair() const noexcept { return context_.repair_errors && use_.alone; }
   void replace(L2Entry entry);
 
   CheckContext& context_;
   const Header& header_;
+  uint64_t file_clusters_;
   TableUse use_;        // the table at hand
   Bytes table_;         // its bytes
   uint64_t index_ = 0;  // the entry at hand

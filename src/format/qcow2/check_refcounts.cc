@@ -1,8 +1,12 @@
 // Refcounts on disk against the references counted: too high leaks, too low endangers data.
+#include <array>
+#include <cstring>
 #include <functional>
+#include <iterator>
 
 #include "base/checked.h"
 #include "format/qcow2/check_context.h"
+#include "format/qcow2/read_ahead.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -15,7 +19,9 @@ class Comparison {
         order_(header_.refcount_order),
         per_block_(header_.refcounts_per_block()),
         end_(std::max(context.file_clusters(), context.counts.end())),
-        block_(context.cluster_bytes()) {}
+        block_(context.cluster_bytes()) {
+    for (uint64_t i = 0; i < ReferenceCounts::kPerWord; ++i) store_refcount(ones_.data(), i, order_, 1);
+  }
 
   io::task<void> run() {
     note_blocks();
@@ -27,7 +33,7 @@ class Comparison {
     if (raise_ && co_await pass(&Comparison::raise_counts)) co_await context_.state.file->flush();
     if (lower_ && co_await pass(&Comparison::lower_counts)) co_await context_.state.file->flush();
     last_ = 0;
-    co_await pass(&Comparison::report_counts);
+    co_await report();
     context_.result.image_end_offset = last_ << header_.cluster_bits;
     if (context_.repair_leaks && !lower_ && !context_.must_rebuild && leaks_found_)
       context_.say("leaked clusters are left alone: tables that could not be followed may still need them");
@@ -50,16 +56,16 @@ class Comparison {
       if (table[i] != 0) blocks_.push_back(i);
     for (const uint64_t first : context_.counts.pieces()) {
       const uint64_t last = std::min(first + ReferenceCounts::kPerPiece, context_.counts.end());
-      for (uint64_t cluster = first; cluster < last; ++cluster) {
-        if (context_.counts.of(cluster) == 0) continue;
-        const uint64_t block = cluster / per_block_;
-        if (!has_block(block) && (blocks_.empty() || blocks_.back() != block)) blocks_.push_back(block);
-        if (per_block_ >= ReferenceCounts::kPerPiece) break;  // the whole piece lies in this block
+      for (uint64_t at = first; at < last; at += ReferenceCounts::kPerWord) {
+        const uint64_t block = at / per_block_;
+        if (!has_block(block) && context_.counts.word(at).referenced != 0) blocks_.push_back(block);
       }
     }
     std::ranges::sort(blocks_);
     blocks_.erase(std::unique(blocks_.begin(), blocks_.end()), blocks_.end());
   }
+
+  uint64_t count_of(uint64_t block) const { return std::min(per_block_, end_ - block * per_block_); }
 
   // Applies `step` to every block, and writes those that it changes. Whether any was.
   io::task<bool> pass(Step step) {
@@ -67,19 +73,53 @@ class Comparison {
     uint64_t done = 0;
     for (const uint64_t block : blocks_) {
       context_.step(done++, blocks_.size());
-      const uint64_t first = block * per_block_;
-      const uint64_t count = std::min(per_block_, end_ - first);
-      if (!co_await load(block)) {
-        if (step == &Comparison::report_counts)
-          context_.unreadable(
-              count, fmt::format("the refcounts of {} clusters from {} on cannot be read", count, first));
-        continue;
-      }
-      if (!(this->*step)(first, count)) continue;
+      if (!co_await load(block) || !(this->*step)(block * per_block_, count_of(block))) continue;
       co_await context_.state.file->write(offset_of(block), block_.bytes());
       changed = true;
     }
     co_return changed;
+  }
+
+  bool on_disk(uint64_t block) const { return has_block(block) && !context_.bad_blocks.contains(block); }
+
+  // What is left: every block once, those that are on disk read ahead.
+  io::task<void> report() {
+    std::vector<uint64_t> readable;
+    std::ranges::copy_if(blocks_, std::back_inserter(readable),
+                         [this](uint64_t block) { return on_disk(block); });
+    co_await read_ahead(
+        {.file = *context_.state.file,
+         .item_bytes = context_.cluster_bytes(),
+         .count = readable.size(),
+         .lane = context_.options.reader},
+        [&](size_t i) { return offset_of(readable[i]); },
+        [&](size_t i, Bytes bytes, const std::string& trouble) {
+          context_.step(i, readable.size());
+          return report_block(readable[i], bytes, trouble);
+        });
+    std::ranges::fill(block_.bytes(), std::byte{0});
+    for (const uint64_t block : blocks_) {
+      if (context_.bad_blocks.contains(block)) {
+        if (!std::ranges::binary_search(readable, block)) unknown(block);
+      } else if (!has_block(block)) {
+        report_counts(block, block_.bytes());
+      }
+    }
+  }
+
+  io::task<void> report_block(uint64_t block, ConstBytes bytes, const std::string& trouble) {
+    if (trouble.empty()) {
+      report_counts(block, bytes);
+    } else {
+      note_unreadable(block, trouble);
+      unknown(block);
+    }
+    co_return;
+  }
+
+  void unknown(uint64_t block) {
+    context_.unreadable(count_of(block), fmt::format("the refcounts of {} clusters from {} on cannot be read",
+                                                     count_of(block), block * per_block_));
   }
 
   uint64_t offset_of(uint64_t block) const { return context_.state.refcounts.table()[block]; }
@@ -96,10 +136,14 @@ class Comparison {
     } catch (const Error& error) {
       trouble = error.what();
     }
+    note_unreadable(block, trouble);
+    co_return false;
+  }
+
+  void note_unreadable(uint64_t block, const std::string& trouble) {
     context_.bad_blocks.insert(block);
     context_.must_rebuild = true;
     context_.say(fmt::format("refcount block {} cannot be read: {}", block, trouble));
-    co_return false;
   }
 
   uint64_t wanted(uint64_t cluster) const {
@@ -141,26 +185,47 @@ class Comparison {
     store_refcount(block_.data(), index, order_, wanted(cluster));
   }
 
-  bool report_counts(uint64_t first, uint64_t count) {
-    for_each(first, count, [&](uint64_t cluster, uint64_t, uint64_t stored) {
-      const uint64_t references = context_.counts.of(cluster);
-      last_ = std::max(last_, cluster + 1);
-      if (references > max_refcount(order_))
-        context_.corruption(references - max_refcount(order_),
-                            fmt::format("cluster {} has {} references, more than {}-bit refcounts can tell",
-                                        cluster, references, header_.refcount_bits()));
-      if (stored < wanted(cluster)) {
-        context_.corruption(
-            1, fmt::format("cluster {}: refcount {}, references {}", cluster, stored, references));
-      } else if (stored > wanted(cluster)) {
-        ++context_.result.leaks;
-        leaks_found_ = true;
-        context_.say(
-            fmt::format("leaked cluster {}: refcount {}, references {}", cluster, stored, references));
+  // 64 refcounts at a time: nearly always all are 1 or all are 0, on disk and in the counts.
+  void report_counts(uint64_t block, ConstBytes bytes) {
+    const uint64_t first = block * per_block_;
+    for (uint64_t i = 0; i < count_of(block); i += ReferenceCounts::kPerWord) {
+      const ReferenceCounts::Word word = context_.counts.word(first + i);
+      if (word.flags_at_odds() != 0) context_.flags_suspect = true;
+      const std::byte* const stored = bytes.data() + (i << order_) / 8;
+      if (word.referenced == ~uint64_t{0} && word.several == 0 &&
+          std::memcmp(stored, ones_.data(), word_bytes()) == 0) {
+        last_ = first + i + ReferenceCounts::kPerWord;
+      } else if (word.referenced != 0 || std::memcmp(stored, zeros_.data(), word_bytes()) != 0) {
+        report_word(first + i, stored);
       }
-      if (references != 0 && references != stored && !will_rebuild()) context_.counts.set(cluster, stored);
-    });
-    return false;
+    }
+  }
+
+  size_t word_bytes() const { return (ReferenceCounts::kPerWord << order_) / 8; }
+
+  void report_word(uint64_t first, const std::byte* stored) {
+    for (uint64_t i = 0; i < std::min(ReferenceCounts::kPerWord, end_ - first); ++i) {
+      const uint64_t refcount = load_refcount(stored, i, order_);
+      const uint64_t references = context_.counts.of(first + i);
+      if (refcount != 0 || references != 0) report_count(first + i, refcount, references);
+    }
+  }
+
+  void report_count(uint64_t cluster, uint64_t stored, uint64_t references) {
+    last_ = std::max(last_, cluster + 1);
+    if (references > max_refcount(order_))
+      context_.corruption(references - max_refcount(order_),
+                          fmt::format("cluster {} has {} references, more than {}-bit refcounts can tell",
+                                      cluster, references, header_.refcount_bits()));
+    if (stored < wanted(cluster)) {
+      context_.corruption(1,
+                          fmt::format("cluster {}: refcount {}, references {}", cluster, stored, references));
+    } else if (stored > wanted(cluster)) {
+      ++context_.result.leaks;
+      leaks_found_ = true;
+      context_.say(fmt::format("leaked cluster {}: refcount {}, references {}", cluster, stored, references));
+    }
+    if (references != 0 && references != stored && !will_rebuild()) context_.counts.set(cluster, stored);
   }
 
   CheckContext& context_;
@@ -169,6 +234,8 @@ class Comparison {
   uint64_t per_block_;
   uint64_t end_;  // clusters looked at
   AlignedBuffer block_;
+  std::array<std::byte, ReferenceCounts::kPerWord * 8> ones_ = {};  // 64 refcounts of 1, as on disk
+  std::array<std::byte, ReferenceCounts::kPerWord * 8> zeros_ = {};
   std::vector<uint64_t> blocks_;
   bool raise_ = false;
   bool lower_ = false;

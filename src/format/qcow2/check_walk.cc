@@ -6,6 +6,7 @@
 #include "format/qcow2/check_bitmaps.h"
 #include "format/qcow2/check_context.h"
 #include "format/qcow2/check_l2.h"
+#include "format/qcow2/read_ahead.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -55,8 +56,7 @@ class Walk {
 
   void count_ranges() {
     for (const RangeSum::Range& range : references_.sum())
-      for (uint64_t cluster = range.begin; cluster < range.end; ++cluster)
-        context_.counts.add(cluster, range.weight);
+      context_.counts.add_run(range.begin, range.end - range.begin, range.weight);
   }
 
   // ---- L1 tables ----
@@ -169,19 +169,35 @@ class Walk {
     } catch (const Error& error) {
       trouble = error.what();
     }
-    context_.incomplete = true;
-    context_.unreadable(1, fmt::format("the {} at offset {} cannot be read: {}", what, offset, trouble));
+    unreadable(offset, what, trouble);
     co_return false;
   }
 
+  void unreadable(uint64_t offset, const char* what, const std::string& trouble) {
+    context_.incomplete = true;
+    context_.unreadable(1, fmt::format("the {} at offset {} cannot be read: {}", what, offset, trouble));
+  }
+
   io::task<void> walk_l2_tables() {
-    AlignedBuffer table(cluster_bytes());
     L2Check check(context_);
-    uint64_t done = 0;
-    for (const TableUse& use : context_.l2_tables) {
-      context_.step(done++, context_.l2_tables.size());
-      if (!co_await try_read(use.offset, table.bytes(), "L2 table")) continue;
-      if (check.table(use, table.bytes())) co_await state_.file->write(use.offset, table.bytes());
+    co_await read_ahead(
+        {.file = *state_.file,
+         .item_bytes = cluster_bytes(),
+         .count = context_.l2_tables.size(),
+         .lane = context_.options.reader},
+        [this](size_t i) { return context_.l2_tables[i].offset; },
+        [this, &check](size_t i, Bytes table, const std::string& trouble) {
+          return walk_l2_table(check, i, table, trouble);
+        });
+  }
+
+  io::task<void> walk_l2_table(L2Check& check, size_t i, Bytes table, const std::string& trouble) {
+    const TableUse& use = context_.l2_tables[i];
+    context_.step(i, context_.l2_tables.size());
+    if (!trouble.empty()) {
+      unreadable(use.offset, "L2 table", trouble);
+    } else if (check.table(use, table)) {
+      co_await state_.file->write(use.offset, table);
     }
   }
 
