@@ -82,7 +82,7 @@ std::optional<image::ImageName> name_below(const LayerFacts& layer) {
   if (!layer.backing_file) return std::nullopt;
   std::optional<image::Format> format;
   if (layer.backing_format) format = image::find_format(*layer.backing_format);
-  return image::parse_image_name(image::resolve_beside(layer.path, *layer.backing_file), format);
+  return image::parse_header_name(image::resolve_beside(layer.path, *layer.backing_file), format);
 }
 
 using Identities = std::vector<storage::FileDevice::Identity>;

@@ -9,7 +9,27 @@ namespace {
 
 constexpr std::string_view kJson = "json:";
 
+bool is_driver_key(std::string_view key) {
+  return key == "driver" || key.ends_with(".driver");
+}
+
+void refuse_in_header(const std::string& text, std::string_view driver) {
+  if (find_format(driver) || driver == "file" || driver == "host_device") return;
+  fail(ErrorKind::kUnsupported,
+       "'{}' stands in an image's header, where driver {} is not supported: an image opens no connection by "
+       "itself. If you trust it, name it with backing.* (or data-file.*) options",
+       text, driver);
+}
+
 }  // namespace
+
+ImageName parse_header_name(const std::string& text, std::optional<Format> format) {
+  ImageName image = parse_image_name(text, format);
+  if (!image.driver.empty()) refuse_in_header(text, image.driver);
+  for (const auto& [key, value] : image.options.values())
+    if (is_driver_key(key)) refuse_in_header(text, value);
+  return image;
+}
 
 ImageName image_name_of(Options options, const std::string& text) {
   ImageName image{.text = text, .options = {}, .format = std::nullopt};

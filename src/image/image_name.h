@@ -31,6 +31,9 @@ struct ImageName {
 // A path, a name with a protocol (protocol_name.h) or "json:{...}", whose driver `format` overrules. Throws
 // Error kInvalidArgument, kUnsupported for a protocol that there is not.
 ImageName parse_image_name(const std::string& text, std::optional<Format> format = std::nullopt);
+// The same for a name out of an image's header, which nobody here wrote: it may name files and formats over
+// them, but no server, and no filter that reads further files. Throws Error kUnsupported.
+ImageName parse_header_name(const std::string& text, std::optional<Format> format = std::nullopt);
 // The file `path`, whatever characters are in it.
 ImageName image_name_of_file(const std::string& path, std::optional<Format> format = std::nullopt);
 // The text after --image-opts. Throws Error kInvalidArgument.

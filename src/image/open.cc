@@ -115,8 +115,10 @@ io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& o
     fail(ErrorKind::kInvalidArgument,
          "'{}' keeps its content in a data file but does not name it: give data-file.filename=PATH",
          options.path);
-  if (options.data_file.empty())
-    options.data_file = parse_protocol_name(resolve_beside(options.path, *named));
+  if (options.data_file.empty()) {
+    ImageName name = parse_header_name(resolve_beside(options.path, *named), Format::kRaw);
+    options.data_file = take_child(name.options, "file", options.path);
+  }
   const std::string what = fmt::format("data file of '{}'", options.path);
   Node file;
   try {
@@ -151,7 +153,7 @@ std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& o
     fail(ErrorKind::kUnsupported, "'{}' has a backing file of format '{}', which is not supported",
          options.path, *said);
   if (said && !format) format = Format::kRaw;  // of a bare file or other storage
-  ImageName name = parse_image_name(resolve_beside(options.path, named), format);
+  ImageName name = parse_header_name(resolve_beside(options.path, named), format);
   name.options.merge(options.backing);
   return name;
 }

@@ -35,7 +35,7 @@ std::optional<image::ImageName> next_name(const image::ImageInfo& info) {
   if (!info.full_backing_filename) return std::nullopt;
   std::optional<image::Format> format;
   if (info.backing_format) format = image::find_format(*info.backing_format);
-  return image::parse_image_name(*info.full_backing_filename, format);
+  return image::parse_header_name(*info.full_backing_filename, format);
 }
 
 // Throws Error when the chain comes back to a file seen before.

@@ -76,6 +76,18 @@ TEST(ImageName, TheFormatBesideAJsonNameCounts) {
   EXPECT_EQ(parse_image_name(text, Format::kRaw).format, Format::kRaw);
 }
 
+TEST(ImageName, AHeaderNamesNoServerAndNoFilter) {
+  for (
+      const char* bad :
+      {"nbd://host/x", "nbd:unix:/s", "blkdebug:/etc/passwd:x", "blkverify:a:b", "null-co://",
+       R"(json:{"driver":"nbd","path":"/s"})", R"(json:{"driver":"raw","file":{"driver":"nbd","path":"/s"}})",
+       R"(json:{"driver":"qcow2","file":{"filename":"a"},"backing":{"driver":"raw","file":{"driver":"nbd"}}})"})
+    message_of(ErrorKind::kUnsupported, [&] { parse_header_name(bad, Format::kRaw); });
+  EXPECT_EQ(file_of(parse_header_name("a.img", Format::kRaw)), "a.img");
+  EXPECT_EQ(parse_header_name(R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"a"}})").format,
+            Format::kQcow2);
+}
+
 TEST(ImageName, NamesInAHeaderCountFromItsFolder) {
   EXPECT_EQ(resolve_beside("a.qcow2", "b.qcow2"), "b.qcow2");
   EXPECT_EQ(resolve_beside("sub/a.qcow2", "../b.qcow2"), "sub/../b.qcow2");

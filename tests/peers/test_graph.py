@@ -273,9 +273,8 @@ class Filters(GraphTest):
                                ("inject-error.0.event=l2_update", "write 4M 64k"),
                                ("inject-error.0.event=write_aio", "write 0 64k"),
                                ("inject-error.0.event=cluster_alloc", "write 4M 64k"),
-                               ("inject-error.0.event=flush_to_disk,inject-error.0.iotype=flush", "write 0 4k;flush"),
                                ("inject-error.0.event=flush_to_os,inject-error.0.iotype=flush", "write 0 4k;flush"),
-                               ("inject-error.0.event=flush_to_disk,inject-error.0.iotype=read", "flush;read 0 4k"),
+                               ("inject-error.0.event=flush_to_disk,inject-error.0.iotype=read", "write 0 4k;flush;read 0 4k"),
                                ("inject-error.0.event=read_aio,inject-error.0.sector=0", "read 0 64k"),
                                ("inject-error.0.event=write_aio,inject-error.0.iotype=read", "write 0 64k"),
                                ("set-state.0.event=read_aio,set-state.0.new_state=2,"
@@ -360,6 +359,20 @@ class Nbd(GraphTest):
                                   "-c", "write -P 0x43 2M 64k", name))
                 self.check(ours("qemu-io", *secret, "--image-opts", "-c", "read -P 0x43 2M 64k", name))
                 self.same_content(*secret, "--image-opts", name)
+
+    def test_a_header_opens_no_connection_but_options_do(self):
+        """Unlike QEMU, and on purpose: whoever made the image does not choose whom this host talks to."""
+        with self.server(self.base, "-f", "raw", "-e", "8"):
+            image = self.path("remote.qcow2")
+            for name in (f"nbd+unix://?socket={self.socket}",
+                         f'json:{{"driver":"qcow2","file":{{"driver":"nbd","path":"{self.socket}"}}}}'):
+                self.check(theirs("qemu-img", "create", "-f", "qcow2", "-b", name, "-F", "qcow2", image))
+                refused = ours("qemu-img", "convert", "-O", "raw", image, self.path("no.raw"))
+                self.assertEqual(refused.code, 1, refused)
+                self.assertIn("opens no connection by itself", refused.err)
+                self.assertEqual(ours("qemu-img", "info", "--backing-chain", image).code, 1)
+                self.same_content("--image-opts", f"driver=qcow2,file.filename={image},backing.driver=qcow2,"
+                                                  f"backing.file.driver=nbd,backing.file.path={self.socket}")
 
     def test_a_read_only_export(self):
         with self.server(self.base, "-f", "raw", "-r"):
