@@ -230,17 +230,21 @@ void open_raw(Walk& walk, Node& node, Options& options, size_t index) {
   walk.chain[index].device = node.device.get();
 }
 
-// What of an image's options belongs into its name, as QEMU has it.
+// What of an image's options belongs into its name, in the order in which QEMU shows it.
 void describe_layer(Node& node, Format format, const Options& options) {
   nlohmann::ordered_json description = nlohmann::ordered_json::object();
-  for (const char* const key : {"offset", "size", "key-secret", "encrypt.key-secret"}) {
+  const auto add = [&](const char* key) {
     const auto found = options.values().find(key);
-    if (found == options.values().end()) continue;
+    if (found == options.values().end()) return;
     description[key] = found->second;
     node.filename.clear();
-  }
+  };
+  add("offset");
+  add("encrypt.key-secret");
   description["driver"] = format_name(format);
+  add("size");
   description["file"] = std::move(node.description);
+  add("key-secret");
   node.description = std::move(description);
 }
 

@@ -82,7 +82,7 @@ TEST(ImageName, AHeaderNamesNoServerAndNoFilter) {
       {"nbd://host/x", "nbd:unix:/s", "blkdebug:/etc/passwd:x", "blkverify:a:b", "null-co://",
        R"(json:{"driver":"nbd","path":"/s"})", R"(json:{"driver":"raw","file":{"driver":"nbd","path":"/s"}})",
        R"(json:{"driver":"qcow2","file":{"filename":"a"},"backing":{"driver":"raw","file":{"driver":"nbd"}}})"})
-    message_of(ErrorKind::kUnsupported, [&] { parse_header_name(bad, Format::kRaw); });
+    message_of(ErrorKind::kUnsupported, [&] { parse_header_name(bad); });
   EXPECT_EQ(file_of(parse_header_name("a.img", Format::kRaw)), "a.img");
   EXPECT_EQ(parse_header_name(R"(json:{"driver":"qcow2","file":{"driver":"file","filename":"a"}})").format,
             Format::kQcow2);

@@ -371,8 +371,12 @@ class Nbd(GraphTest):
                 self.assertEqual(refused.code, 1, refused)
                 self.assertIn("opens no connection by itself", refused.err)
                 self.assertEqual(ours("qemu-img", "info", "--backing-chain", image).code, 1)
-                self.same_content("--image-opts", f"driver=qcow2,file.filename={image},backing.driver=qcow2,"
-                                                  f"backing.file.driver=nbd,backing.file.path={self.socket}")
+                mine, other = self.path("mine.raw"), self.path("other.raw")
+                self.check(ours("qemu-img", "convert", "-O", "raw", "--image-opts",
+                                f"driver=qcow2,file.filename={image},backing.driver=qcow2,backing.file.driver=nbd,"
+                                f"backing.file.path={self.socket}", mine))
+                self.check(theirs("qemu-img", "convert", "-O", "raw", image, other))
+                self.check(theirs("qemu-img", "compare", "-f", "raw", "-F", "raw", mine, other))
 
     def test_a_read_only_export(self):
         with self.server(self.base, "-f", "raw", "-r"):
