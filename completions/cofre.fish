@@ -1,6 +1,7 @@
 # Completion of cofre for fish.
 
 set -l formats 'raw qcow2 luks'
+set -l sources 'raw qcow2 luks vmdk vdi vhdx vpc'
 set -l caches 'none writeback writethrough directsync unsafe'
 
 function __cofre_is
@@ -13,7 +14,11 @@ complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into 
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a amend -d 'Change passphrases and options of an image'
+complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
+complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
+complete -c cofre -n __fish_use_subcommand -f -a snapshot -d 'Internal snapshots: list, create, apply, delete'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
 complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast encryption is'
@@ -25,18 +30,19 @@ complete -c cofre -n __fish_use_subcommand -s V -l version -d 'Show the version'
 complete -c cofre -l object -x -a 'secret,id=' -d 'A secret'
 complete -c cofre -l passphrase-file -r -d 'Passphrase of images that name no secret'
 complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
-complete -c cofre -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare map doctor io'
+set -l readers '__cofre_is convert info check compare map rebase snapshot doctor io'
+complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
-complete -c cofre -n '__cofre_is create convert check compare bench' -s q -d 'Print nothing but errors'
-complete -c cofre -n '__cofre_is convert check compare bench' -s p -d 'Show progress'
-complete -c cofre -n '__cofre_is convert check compare' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is create convert check compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare' -s F -x -a $formats -d 'Format of the other image'
+complete -c cofre -n '__cofre_is create convert compare rebase' -s F -x -a $sources -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
@@ -44,6 +50,7 @@ complete -c cofre -n '__cofre_is create' -s u -d 'Do not open the backing file'
 
 # convert
 complete -c cofre -n '__cofre_is convert' -s O -x -a $formats -d 'Format of the target'
+complete -c cofre -n '__cofre_is convert' -s l -x -d 'Copy this internal snapshot'
 complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target'
 complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
 complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
@@ -65,9 +72,43 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 
+# amend
+complete -c cofre -n '__cofre_is amend' -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is amend' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is amend' -s o -x -a 'help compat= lazy_refcounts= refcount_bits= size= encrypt.state=' -d 'What to change'
+complete -c cofre -n '__cofre_is amend' -l add-passphrase -d 'One more passphrase'
+complete -c cofre -n '__cofre_is amend' -l change-passphrase -d 'A new passphrase for the old one'
+complete -c cofre -n '__cofre_is amend' -l remove-passphrase -d 'Erase the passphrase'
+complete -c cofre -n '__cofre_is amend' -l new-passphrase-file -r -d 'The new passphrase'
+complete -c cofre -n '__cofre_is amend' -l new-passphrase-fd -x -d 'The same from a file descriptor'
+complete -c cofre -n '__cofre_is amend' -l iter-time -x -d 'Milliseconds of trying it'
+complete -c cofre -n '__cofre_is amend' -l force -d 'Erase even the last passphrase'
+complete -c cofre -n '__cofre_is amend' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is amend' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is amend' -s q -d 'Print nothing but errors'
+# rebase
+complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
+complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'
+complete -c cofre -n '__cofre_is rebase' -s c -l compress -d 'Compress what is written'
+complete -c cofre -n '__cofre_is rebase' -s t -x -a $caches -d 'Cache mode of the image'
+
+# commit
+complete -c cofre -n '__cofre_is commit' -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is commit' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is commit' -s b -r -d 'The image of the chain to commit into'
+complete -c cofre -n '__cofre_is commit' -s d -d 'Do not empty the image'
+complete -c cofre -n '__cofre_is commit' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is commit' -s r -x -d 'Bytes a second'
+
 # map
 complete -c cofre -n '__cofre_is map' -s s -l start-offset -x -d 'Start here'
 complete -c cofre -n '__cofre_is map' -s l -l max-length -x -d 'So many bytes'
+
+# snapshot
+complete -c cofre -n '__cofre_is snapshot' -s l -l list -d 'List the snapshots'
+complete -c cofre -n '__cofre_is snapshot' -s c -l create -x -d 'Keep the present state under this name'
+complete -c cofre -n '__cofre_is snapshot' -s a -l apply -x -d 'Make the disk what it was'
+complete -c cofre -n '__cofre_is snapshot' -s d -l delete -x -d 'Delete a snapshot'
 
 # doctor
 complete -c cofre -n '__cofre_is doctor' -l domain -r -d 'A libvirt domain'

@@ -166,6 +166,7 @@ io::task<NewVolume> create_qcow2(const CreatePlan& plan, const TargetFile& targe
 }  // namespace
 
 io::task<CreatePlan> plan_image(CreateRequest request) {
+  require_writable_format(request.format);
   request.path = path_of(request.path);
   merge_backing(request);
   CreatePlan plan{.path = request.path, .format = request.format};

@@ -176,13 +176,14 @@ std::span<const OptionHelp> create_options(Format format) noexcept {
       return kQcow2Options;
     case Format::kLuks:
       return kLuksOptions;
-    case Format::kRaw:
+    default:
       break;
   }
   return kRawOptions;
 }
 
 std::string create_options_help(Format format) {
+  require_writable_format(format);
   std::vector<OptionHelp> options(create_options(format).begin(), create_options(format).end());
   std::sort(options.begin(), options.end(),
             [](const OptionHelp& a, const OptionHelp& b) { return a.name < b.name; });

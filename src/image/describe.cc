@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "image/describe_foreign.h"
 #include "image/describe_qcow2.h"
 #include "image/size.h"
 
@@ -48,18 +49,6 @@ std::string vm_clock_text(uint64_t nanoseconds) {
                      nanoseconds / 1'000'000 % 1000);
 }
 
-std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots) {
-  std::string text = "Snapshot list:\n";
-  text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK",
-                      "ICOUNT");
-  for (const qcow2::SnapshotEntry& snapshot : snapshots)
-    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", snapshot.id, snapshot.name,
-                        format_size(snapshot.vm_state_bytes), date_text(snapshot.date_seconds),
-                        vm_clock_text(snapshot.vm_clock_ns),
-                        snapshot.icount ? std::to_string(*snapshot.icount) : "");
-  return text;
-}
-
 Json snapshots_json(const std::vector<qcow2::SnapshotEntry>& snapshots) {
   Json list = Json::array();
   for (const qcow2::SnapshotEntry& snapshot : snapshots) {
@@ -75,6 +64,11 @@ Json snapshots_json(const std::vector<qcow2::SnapshotEntry>& snapshots) {
     list.push_back(std::move(entry));
   }
   return list;
+}
+
+// As printf pads: what is counted are bytes.
+std::string padded(const std::string& text, size_t bytes) {
+  return text + std::string(bytes - std::min(bytes, text.size()), ' ');
 }
 
 std::string backing_text(const ImageInfo& info) {
@@ -100,10 +94,24 @@ io::task<ImageInfo> describe(OpenedImage& image) {
     info.encrypted = true;
     info.format_specific = luks_json(top.luks->header(), false);
   }
+  if (top.foreign != nullptr) describe_foreign(*top.foreign, info);
   if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
   // A filter tells nothing of the format below it.
   if (top.driver != format_name(top.format)) info.format_specific = nullptr;
   co_return info;
+}
+
+std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots) {
+  if (snapshots.empty()) return "";
+  std::string text = "Snapshot list:\n";
+  text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK",
+                      "ICOUNT");
+  for (const qcow2::SnapshotEntry& snapshot : snapshots)
+    text += fmt::format("{} {} {:>8}{:>20}{:>13}{:>11}\n", padded(snapshot.id, 9), padded(snapshot.name, 16),
+                        format_size(snapshot.vm_state_bytes), date_text(snapshot.date_seconds),
+                        vm_clock_text(snapshot.vm_clock_ns),
+                        snapshot.icount ? std::to_string(*snapshot.icount) : "");
+  return text;
 }
 
 std::string info_text(const ImageInfo& info) {
@@ -114,7 +122,7 @@ std::string info_text(const ImageInfo& info) {
   if (info.cluster_bytes) text += fmt::format("cluster_size: {}\n", *info.cluster_bytes);
   if (info.dirty) text += "cleanly shut down: no\n";
   text += backing_text(info);
-  if (!info.snapshots.empty()) text += snapshots_text(info.snapshots);
+  text += snapshots_text(info.snapshots);
   if (!info.format_specific.is_null()) {
     text += "Format specific information:\n";
     append_text(info.format_specific, 4, text);

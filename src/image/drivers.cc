@@ -26,7 +26,7 @@ const Driver* find_driver(std::string_view name) noexcept {
 }
 
 std::string driver_names() {
-  std::string names = "raw, qcow2, luks";
+  std::string names = "raw, qcow2, luks, vmdk, vdi, vhdx, vpc";
   for (const Driver& driver : kDrivers) names.append(", ").append(driver.name);
   return names;
 }

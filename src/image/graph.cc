@@ -45,8 +45,15 @@ io::task<Node> open_verified(Walk& walk, Options options, Node below, OpenPolicy
 
 // A format where storage is expected: an image of its own, with a chain of its own.
 io::task<Node> open_nested_image(Walk& walk, Options options, OpenPolicy policy, const std::string& what) {
-  Walk nested{.policy = policy, .files = walk.files, .chain = {}};
+  // What is said of the image's own top is not said of this one.
   policy.no_backing = false;
+  policy.for_check = false;
+  policy.label.clear();
+  policy.snapshot.reset();
+  policy.volume = nullptr;
+  policy.unlocked = nullptr;
+  policy.writable_backing.reset();
+  Walk nested{.policy = policy, .files = walk.files, .chain = {}};
   Node node = co_await open_layer(nested, image_name_of(std::move(options), what), policy);
   walk.files = std::move(nested.files);
   // It took its locks.

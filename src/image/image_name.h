@@ -3,12 +3,12 @@
 //
 // An image is a tree of options, as in QEMU: each node has a driver and the driver's options, and those of
 // its children begin with "file.", "backing." and so on.
-//   driver=raw|qcow2|luks            left out: told by the content
-//     raw: offset=, size=; luks: key-secret=ID
+//   driver=raw|qcow2|luks|vmdk|vdi|vhdx|vpc   left out: told by the content
+//     raw: offset=, size=; luks: key-secret=ID; vpc: force_size_calc=current_size|chs
 //     qcow2: encrypt.key-secret=ID, encrypt.format=luks|aes, backing.*, data-file.*, and what
 //     qcow2_options.h tells
 //   driver=file|host_device|nbd|null-co|null-aio          storage: storage_drivers.h
-//   driver=throttle|copy-on-read|blkdebug|blkverify       filters: filter_drivers.h
+//   driver=throttle|copy-on-read|blkdebug|blkverify       filters: graph.h
 //   cache.direct, cache.no-flush, read-only, auto-read-only, discard, detect-zeroes, node-name, force-share
 //                                    every node
 #pragma once

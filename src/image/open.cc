@@ -6,9 +6,11 @@
 #include "base/units.h"
 #include "image/drivers.h"
 #include "image/graph.h"
+#include "image/open_foreign.h"
 #include "image/protocol_name.h"
 #include "image/qcow2_options.h"
 #include "image/sector_padded.h"
+#include "image/snapshot_param.h"
 #include "layer/align.h"
 
 namespace cofre::image {
@@ -25,6 +27,7 @@ struct LayerOptions {
   bool on_host = false;  // its storage is a file of this host
   NodeOptions node;
   Qcow2Settings qcow2;
+  foreign::VpcSize vpc_size = foreign::VpcSize::kByCreator;
 };
 
 std::string chain_text(const std::vector<Layer>& chain) {
@@ -50,6 +53,7 @@ void take_qcow2_options(Options& options, LayerOptions& into) {
 void take_of_format(Options& options, Format format, const ImageName& name, LayerOptions& into) {
   if (format == Format::kQcow2) take_qcow2_options(options, into);
   if (format == Format::kLuks) into.key_secret = options.take("key-secret");
+  if (format == Format::kVpc) into.vpc_size = take_vpc_size(options);
   options.finish(fmt::format("'{}': format {}", name.text, format_name(format)));
 }
 
@@ -59,6 +63,16 @@ storage::FileLocks locks_for(bool is_raw_top, const OpenPolicy& policy) {
   if (policy.force_share) return storage::FileLocks::force_share();
   if (is_raw_top && !policy.exclusive) return storage::FileLocks::raw(!policy.writable);
   return storage::FileLocks::format(!policy.writable);
+}
+
+// How a vmdk's other files are opened.
+storage::FileOptions extent_file_options(const OpenPolicy& policy) {
+  return {.read_only = !policy.writable,
+          .direct = policy.cache.direct,
+          .no_flush = policy.cache.no_flush,
+          .write_through = policy.cache.write_through,
+          .blocking = policy.bulk && !policy.cache.direct,
+          .locks = locks_for(/*is_raw_top=*/false, policy)};
 }
 
 // Formats are made of sectors; direct I/O may want larger requests.
@@ -84,11 +98,43 @@ void lock_files(const Node& node, bool is_raw_top, OpenPolicy policy) {
   for (storage::FileDevice* const file : node.files) file->set_locks(locks_for(is_raw_top, policy));
 }
 
+// Where a LUKS header lies.
+struct LuksPlace {
+  block::Device& file;
+  uint64_t offset;
+  uint64_t area_bytes;
+};
+
+// Tries what was typed for an image above in the chain, so that one passphrase of a whole chain is asked for
+// once. (With the legacy aes nothing would tell that it is the wrong one.)
+io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, const LayerOptions& options,
+                                                           const OpenPolicy& policy,
+                                                           const std::string& label) {
+  if (options.key_secret) co_return std::nullopt;
+  const std::optional<ConstBytes> likely = policy.secrets->likely_answer(label);
+  if (!likely) co_return std::nullopt;
+  try {
+    co_return co_await luks::luks1_unlock(place.file, place.offset, place.area_bytes, *likely);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kWrongSecret) throw;
+  }
+  co_return std::nullopt;
+}
+
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      const std::string& label) {
+                      const std::string& label, bool is_top) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
-  co_await image.unlock(policy.secrets->choose(options.key_secret, label));
+  if (const auto& place = image.header().crypt_header; place && !is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
+    if (volume) co_return image.unlock(*volume);
+  }
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
+    co_return co_await image.unlock(passphrase);
+  *policy.unlocked = co_await image.luks_volume(passphrase);
+  image.unlock(**policy.unlocked);
 }
 
 void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options) {
@@ -158,12 +204,25 @@ std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& o
   return name;
 }
 
+// Whether the layer below `overlay_path` is the one that the policy wants to write to.
+bool is_writable_backing(const Walk& walk, const ImageName& backing, const std::string& overlay_path) {
+  const std::optional<std::string>& wanted = walk.policy.writable_backing;
+  if (!wanted) return false;
+  if (wanted->empty()) return walk.chain.size() == 1;
+  const auto path = backing.options.values().find("file.filename");
+  return path != backing.options.values().end() &&
+         storage::same_file(path->second, resolve_beside(overlay_path, *wanted));
+}
+
 OpenPolicy policy_below(const OpenPolicy& policy) {
   OpenPolicy below = policy;
-  below.writable = false;
+  below.force_share = policy.force_share || policy.force_share_below;
+  below.cache = policy.cache_below.value_or(policy.cache);
   below.for_check = false;
   below.label.clear();
   below.volume = nullptr;
+  below.unlocked = nullptr;
+  below.snapshot.reset();
   return below;
 }
 
@@ -173,7 +232,9 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
   try {
     std::optional<ImageName> name = backing_name(image, options);
     if (!name) co_return;
-    Node node = co_await open_layer(walk, std::move(*name), policy_below(policy));
+    OpenPolicy below = policy_below(policy);
+    below.writable = is_writable_backing(walk, *name, options.path);
+    Node node = co_await open_layer(walk, std::move(*name), std::move(below));
     backing = std::move(node.device);
   } catch (const Error& error) {
     throw error.with_context(fmt::format("backing file of '{}'", options.path));
@@ -190,6 +251,7 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
       .refcount_cache_bytes = settings.refcount_cache_bytes,
       .discard_unmap = settings.pass_discard_request.value_or(options.node.discard_unmap),
       .discard_other = settings.pass_discard_other,
+      .discard_snapshot = settings.pass_discard_snapshot,
       .lazy_refcounts = settings.lazy_refcounts,
       .for_check = policy.for_check};
   std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(sector_aligned(std::move(file)), how);
@@ -198,10 +260,27 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   check_qcow2_settings(settings, image->header());
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  co_await unlock(*image, options, policy, label);
+  co_await unlock(*image, options, policy, label, index == 0);
   co_await attach_data_file(walk, *image, options, policy, index);
   co_await attach_backing(walk, *image, std::move(options), policy);
+  if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
   co_return image;
+}
+
+io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<block::Device> file,
+                                                              const LayerOptions& options,
+                                                              const OpenPolicy& policy, bool is_top) {
+  const std::string label = policy.label.empty() ? options.path : policy.label;
+  if (!is_top) {
+    const std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_above({*file, 0, 0}, options, policy, label);
+    if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
+  }
+  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
+  luks::Luks1Volume volume = co_await luks::luks1_unlock(*file, 0, 0, passphrase);
+  auto container = co_await luks::LuksContainer::open(std::move(file), volume, !policy.writable);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+  co_return container;
 }
 
 io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
@@ -213,14 +292,25 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
     container =
         co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
   } else {
-    const std::string label = policy.label.empty() ? options.path : policy.label;
-    const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-    container =
-        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), passphrase, !policy.writable);
+    container = co_await open_container(sector_aligned(std::move(file)), options, policy, index == 0);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();
   co_return container;
+}
+
+io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk, std::unique_ptr<block::Device> file,
+                                                            LayerOptions options, OpenPolicy policy,
+                                                            size_t index) {
+  const ForeignSource source = {.format = walk.chain[index].format,
+                                .path = options.path,
+                                .has_folder = options.on_host,
+                                .extent_files = extent_file_options(policy),
+                                .vpc_size = options.vpc_size};
+  std::unique_ptr<foreign::Image> image = co_await open_foreign(source, std::move(file));
+  walk.chain[index].foreign = image.get();
+  walk.chain[index].device = image.get();
+  co_return image;
 }
 
 // Raw: what is in the node is what the guest sees.
@@ -254,6 +344,8 @@ io::task<Node> open_bare_storage(Walk& walk, ImageName name, OpenPolicy policy) 
   options.set("driver", name.driver);
   Node node = co_await open_storage(walk, std::move(options), policy, name.text);
   const std::string path = shown_name(node);
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': driver {} has no internal snapshots", path, name.driver);
   refuse_loop(walk, node, path);
   lock_files(node, walk.chain.empty(), policy);
   block::Device* const file = node.device.get();
@@ -262,6 +354,7 @@ io::task<Node> open_bare_storage(Walk& walk, ImageName name, OpenPolicy policy) 
                         .shown_name = path,
                         .driver = name.driver,
                         .format = Format::kRaw,
+                        .writable = policy.writable,
                         .device = node.device.get(),
                         .file = file,
                         .host_file = node.host_file});
@@ -293,8 +386,16 @@ io::task<void> open_format(Walk& walk, Node& node, Options& own, LayerOptions op
   const size_t index = walk.chain.size() - 1;
   if (format == Format::kQcow2) {
     node.device = co_await open_qcow2(walk, std::move(node.device), std::move(options), policy, index);
-  } else if (format == Format::kLuks) {
+    co_return;
+  }
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
+         format_name(format));
+  if (format == Format::kLuks) {
     node.device = co_await open_luks(walk, std::move(node.device), std::move(options), policy, index);
+  } else if (format != Format::kRaw) {
+    node.device =
+        co_await open_foreign_layer(walk, std::move(node.device), std::move(options), policy, index);
   } else {
     open_raw(walk, node, own, index);
     own.finish(fmt::format("'{}': format raw", name.text));
@@ -318,12 +419,14 @@ io::task<Node> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
   const Format format = name.format ? *name.format : co_await probe_format(*node.device);
   describe_layer(node, format, name.options);
   if (format != Format::kRaw) take_of_format(name.options, format, name, options);
+  if (policy.writable) require_writable(format, options.path);
   lock_files(node, format == Format::kRaw && walk.chain.empty(), policy);
   walk.chain.push_back({.path = options.path,
                         .shown_name = shown_name(node),
                         .driver = std::string(format_name(format)),
                         .format = format,
                         .probed = !name.format.has_value(),
+                        .writable = policy.writable,
                         .file = node.device.get(),
                         .host_file = node.host_file,
                         .key_secret = options.key_secret});
@@ -355,6 +458,21 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   opened.device = std::move(node.device);
   opened.chain = std::move(walk.chain);
   co_return opened;
+}
+
+io::task<void> close_after(OpenedImage& image, io::task<void> work) {
+  std::exception_ptr failure;
+  try {
+    co_await std::move(work);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  try {
+    co_await image.close();
+  } catch (const Error&) {
+    if (!failure) throw;
+  }
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace cofre::image

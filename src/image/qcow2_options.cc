@@ -51,7 +51,7 @@ Qcow2Settings take_qcow2_settings(Options& options) {
   Qcow2Settings settings;
   settings.lazy_refcounts = options.take_bool("lazy-refcounts");
   settings.pass_discard_request = options.take_bool("pass-discard-request");
-  options.take_bool("pass-discard-snapshot");  // of commands that delete snapshots
+  settings.pass_discard_snapshot = options.take_bool("pass-discard-snapshot").value_or(true);
   settings.pass_discard_other = options.take_bool("pass-discard-other").value_or(false);
   take_overlap_checks(options);
   take_cache_sizes(options, settings);

@@ -18,6 +18,7 @@ namespace cofre::image {
 struct Qcow2Settings {
   std::optional<bool> lazy_refcounts;
   std::optional<bool> pass_discard_request;  // none: as the node's discard= has it
+  bool pass_discard_snapshot = true;
   bool pass_discard_other = false;
   uint64_t l2_cache_bytes = 0;  // 0: left to the image
   uint64_t refcount_cache_bytes = 0;

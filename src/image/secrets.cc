@@ -218,7 +218,13 @@ ConstBytes Secrets::for_image(const std::string& image, bool creating) {
          "'{}' {} encrypted: give its passphrase with --passphrase-file FILE, --passphrase-fd N or --object "
          "secret,id=ID,file=FILE and the image's key-secret=ID",
          image, creating ? "is to be" : "is");
+  asked_last_ = image;
   return asked_.emplace(image, std::move(*answer)).first->second.bytes();
+}
+
+std::optional<ConstBytes> Secrets::likely_answer(const std::string& image) const {
+  if (default_ || asked_.empty() || asked_.contains(image)) return std::nullopt;
+  return asked_.find(asked_last_)->second.bytes();
 }
 
 ConstBytes Secrets::choose(const std::optional<std::string>& id, const std::string& image, bool creating) {

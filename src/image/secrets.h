@@ -45,12 +45,16 @@ class Secrets {
   // The passphrase for an image that names none: the default, or the answer of the prompt, asked once an
   // image. Throws Error kMissingSecret that names the image and the ways to give a passphrase.
   ConstBytes for_image(const std::string& image, bool creating = false);
+  // The answer that the prompt gave last: of an image above this one in a chain, which often has the same.
+  // Nothing where nobody was asked, or would be asked for `image`.
+  std::optional<ConstBytes> likely_answer(const std::string& image) const;
   // find(*id), naming the image when there is none, or for_image() without an id.
   ConstBytes choose(const std::optional<std::string>& id, const std::string& image, bool creating = false);
 
  private:
   std::map<std::string, crypto::SecretBytes, std::less<>> by_id_;
   std::map<std::string, crypto::SecretBytes, std::less<>> asked_;
+  std::string asked_last_;  // a key of asked_, if that is not empty
   std::optional<crypto::SecretBytes> default_;
   Objects objects_;
   Prompt prompt_;

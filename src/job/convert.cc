@@ -15,6 +15,7 @@
 #include "job/concatenation.h"
 #include "job/convert_plan.h"
 #include "job/job_control.h"
+#include "job/rate_limit.h"
 #include "job/turnstile.h"
 #include "job/work_list.h"
 #include "job/zero_runs.h"
@@ -89,6 +90,7 @@ class ConvertJob {
         control_("the conversion", rules_.end, options.progress),
         plan_(source, rules_, control_),
         list_(control_, plan_),
+        rate_(options.bytes_per_second, control_),
         turnstile_(control_) {}
 
   io::task<ConvertStats> run(const std::vector<io::Reactor*>& lanes) {
@@ -131,6 +133,7 @@ class ConvertJob {
         if (!buffer) buffer = AlignedBuffer(rules_.chunk_bytes);
         co_await source_.read(chunk.offset, buffer.bytes().first(chunk.length));
         read_ += chunk.length;
+        co_await rate_.pace(chunk.length);
       }
       if (!options_.out_of_order && !co_await turnstile_.enter(chunk.ticket)) co_return;
       if (chunk.zero) {
@@ -212,6 +215,7 @@ class ConvertJob {
   JobControl control_;
   ConvertPlan plan_;
   WorkList<ConvertChunk, ConvertPlan> list_;
+  RateLimit rate_;
   Turnstile turnstile_;
   std::atomic<bool> zeros_cost_writing_ = false;
   std::atomic<uint64_t> read_ = 0;

@@ -26,9 +26,10 @@ struct ConvertOptions {
       false;  // the target is new: where it has no backing file, zeros need not be written
   bool target_has_backing = false;  // what is not written shows the backing file: zeros are written over it
   bool compressed = false;          // the target stores compressed what that makes shorter
-  bool zero_tail = false;    // a target longer than the sources: zero the rest too (else it is left alone)
-  unsigned parallel = 0;     // chunks in flight (-m); 0: chosen by the number of lanes
-  bool out_of_order = true;  // false: the target is written one request at a time, in rising order
+  bool zero_tail = false;  // a target longer than the sources: zero the rest too (else it is left alone)
+  uint64_t bytes_per_second = 0;  // the most that is written as bytes; 0: no limit
+  unsigned parallel = 0;          // chunks in flight (-m); 0: chosen by the number of lanes
+  bool out_of_order = true;       // false: the target is written one request at a time, in rising order
   Progress progress = {};
 };
 

@@ -200,8 +200,10 @@ image::Secrets SecretOptions::secrets() const {
 
 void SourceOptions::add_to(CommandLine& line, bool with_format) {
   if (with_format)
-    line.value("-f,--format", format, "FMT",
-               "Format of the image: raw, qcow2 or luks; told by its content when not given");
+    line.value(
+        "-f,--format", format, "FMT",
+        "Format of the image: raw, qcow2 or luks, or vmdk, vdi, vhdx, vpc for reading; told by its content "
+        "when not given");
   line.flag("--image-opts", image_opts,
             "Images are named by options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID");
   line.flag("-U,--force-share", force_share, "Read also what another process may be writing");

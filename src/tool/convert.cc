@@ -28,6 +28,7 @@ struct ConvertArguments {
   std::string source_cache = "writeback";
   std::string sparse = "4k";
   std::optional<std::string> parallel;
+  std::optional<std::string> snapshot;
   bool target_image_opts = false;
   bool target_is_zero = false;
   bool existing_target = false;
@@ -61,6 +62,9 @@ void declare_target(CommandLine& line, ConvertArguments& into) {
 void declare(CommandLine& line, ConvertArguments& into) {
   into.source.add_to(line);
   declare_target(line, into);
+  line.value("-l", into.snapshot, "SNAPSHOT",
+             "Copy what this internal snapshot of the source has: its ID or name, or "
+             "snapshot.id=ID,snapshot.name=NAME");
   line.value("-T", into.source_cache, "CACHE", "Cache mode of the sources (default writeback)");
   line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
   line.flag("-W", into.out_of_order, "Taken for compatibility: the target is always written out of order");
@@ -85,6 +89,8 @@ void check_arguments(const CommandLine& line, const ConvertArguments& given) {
     line.fail_usage("-n writes into an image that exists: -o and -F are for new ones");
   if (given.backing_file && !given.backing_format && !given.existing_target)
     line.fail_usage("use of backing file requires explicit backing format: add -F raw, -F qcow2 or -F luks");
+  if (given.snapshot && given.names.size() != 2)
+    line.fail_usage("No support for concatenating multiple snapshot");
   if (given.backing_file && given.names.size() != 2)
     line.fail_usage("-B makes no sense with several sources");
 }
@@ -98,7 +104,8 @@ io::task<Sources> open_sources(const ConvertArguments& given, image::Secrets& se
                                                  {.force_share = given.source.force_share,
                                                   .exclusive = true,
                                                   .cache = image::parse_cache_mode(given.source_cache),
-                                                  .secrets = &secrets}));
+                                                  .secrets = &secrets,
+                                                  .snapshot = given.snapshot}));
   co_return sources;
 }
 

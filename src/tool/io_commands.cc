@@ -115,16 +115,32 @@ Verification verification_of(const CommandWords& words, uint64_t length) {
   return verification;
 }
 
+// -b: the VM state of a qcow2 image, which lies in an area of its own, instead of the disk.
+qcow2::Image& vm_state_of(const IoTarget& target, Range range) {
+  if (!is_aligned<uint64_t>(range.offset, kSectorBytes))
+    throw BadCommand(fmt::format("{} is not a sector-aligned value for 'offset'", range.offset));
+  if (!is_aligned<uint64_t>(range.length, kSectorBytes))
+    throw BadCommand(fmt::format("{} is not a sector-aligned value for 'count'", range.length));
+  if (target.image.top().qcow2 == nullptr)
+    fail(ErrorKind::kUnsupported, "Operation not supported: only qcow2 images have VM state");
+  return *target.image.top().qcow2;
+}
+
 io::task<bool> read_range(IoTarget& target, const CommandWords& words, bool several) {
   const Range range = range_of(words, several);
   Verification verification = verification_of(words, range.length);
-  check_bounds(target, range);
+  qcow2::Image* const vm_state = words.has('b') ? &vm_state_of(target, range) : nullptr;
+  if (vm_state == nullptr) check_bounds(target, range);
   AlignedBuffer buffer(std::clamp<uint64_t>(range.length, 1, kPieceBytes));
   Clock::duration spent{};
   for (uint64_t at = 0; at < range.length; at += kPieceBytes) {
     const Bytes piece = buffer.bytes().first(std::min(kPieceBytes, range.length - at));
     const Clock::time_point started = Clock::now();
-    co_await target.image.device->read(range.offset + at, piece);
+    if (vm_state != nullptr) {
+      co_await vm_state->load_vmstate(range.offset + at, piece);
+    } else {
+      co_await target.image.device->read(range.offset + at, piece);
+    }
     spent += Clock::now() - started;
     verification.look(piece, at);
     if (words.has('v') && !words.has('q')) dump(piece, range.offset + at);
@@ -175,7 +191,9 @@ class Filling {
 };
 
 void check_write_options(const CommandWords& words) {
-  if (words.has('f') && words.has('c')) throw BadCommand("-f and -c cannot be specified at the same time");
+  if (words.has('b') && words.has('z')) throw BadCommand("-b and -z cannot be specified at the same time");
+  if (words.has('f') && (words.has('b') || words.has('c')))
+    throw BadCommand("-f and -b or -c cannot be specified at the same time");
   if (words.has('z') + words.has('P') + words.has('s') > 1)
     throw BadCommand("Only one of -z, -P, and -s can be specified at the same time");
   for (const char option : {'u', 'n'}) {
@@ -198,12 +216,17 @@ void check_compressed(const IoTarget& target, Range range) {
 
 io::task<void> write_bytes(IoTarget& target, const CommandWords& words, Range range, const Filling& filling) {
   const block::WriteFlags flags = {.fua = words.has('f'), .compressed = words.has('c')};
-  if (flags.compressed) check_compressed(target, range);
+  qcow2::Image* const vm_state = words.has('b') ? &vm_state_of(target, range) : nullptr;
+  if (flags.compressed && vm_state == nullptr) check_compressed(target, range);
   AlignedBuffer buffer(std::clamp<uint64_t>(range.length, 1, kPieceBytes));
   for (uint64_t at = 0; at < range.length; at += kPieceBytes) {
     const Bytes piece = buffer.bytes().first(std::min(kPieceBytes, range.length - at));
     filling.fill(piece, at);
-    co_await target.image.device->write(range.offset + at, piece, flags);
+    if (vm_state != nullptr) {
+      co_await vm_state->save_vmstate(range.offset + at, piece);
+    } else {
+      co_await target.image.device->write(range.offset + at, piece, flags);
+    }
   }
 }
 
@@ -211,7 +234,7 @@ io::task<bool> write_range(IoTarget& target, const CommandWords& words, bool sev
   const Range range = range_of(words, several);
   check_write_options(words);
   const Filling filling(words);
-  check_bounds(target, range);
+  if (!words.has('b')) check_bounds(target, range);
   const Clock::time_point started = Clock::now();
   if (words.has('z')) {
     const block::WriteFlags flags = {
@@ -351,7 +374,8 @@ io::task<bool> run_help(IoTarget&, const std::vector<std::string>& words) {
 
 constexpr std::string_view kReadOptions = "CpqvP:s:l:";
 constexpr std::string_view kWriteOptions = "CfnpquzP:s:";
-constexpr std::string_view kOneWriteOptions = "cCfnpquzP:s:";
+constexpr std::string_view kOneReadOptions = "bCpqvP:s:l:";
+constexpr std::string_view kOneWriteOptions = "bcCfnpquzP:s:";
 
 constexpr IoCommand kCommands[] = {
     {"abort", "", "", "end the program at once, as a crash would", "", run_abort},
@@ -366,14 +390,15 @@ constexpr IoCommand kCommands[] = {
     {"length", "l", "", "the size of the disk", "", run_length},
     {"map", "", "", "which ranges this image itself holds", "", run_map},
     {"quit", "q", "", "end the program", "", run_quit},
-    {"read", "r", "[-Cqv] [-P pattern [-s off] [-l len]] off len",
-     "read bytes; -v shows them, -P compares them with a pattern", kReadOptions, run_read},
+    {"read", "r", "[-bCqv] [-P pattern [-s off] [-l len]] off len",
+     "read bytes; -v shows them, -P compares them with a pattern; -b of the VM state", kOneReadOptions,
+     run_read},
     {"readv", "", "[-Cqv] [-P pattern] off len [len..]", "read bytes", kReadOptions, run_readv},
     {"sleep", "", "milliseconds", "wait", "", run_sleep},
     {"truncate", "t", "off", "change the size of the disk", "", run_truncate},
-    {"write", "w", "[-cCfnquz] [-P pattern | -s source_file] off len",
+    {"write", "w", "[-bcCfnquz] [-P pattern | -s source_file] off len",
      "write bytes of a pattern (0xcd); -z zeros, -u and may release the space, -n and only if that is fast; "
-     "-f durable; -c compressed",
+     "-f durable; -c compressed; -b to the VM state",
      kOneWriteOptions, run_write},
     {"writev", "", "[-Cfq] [-P pattern] off len [len..]", "write bytes", kWriteOptions, run_writev},
 };

@@ -31,18 +31,22 @@ struct CommandEntry {
   bool in_qemu_img;
 };
 
-constexpr std::array<CommandEntry, 10> kCommands = {{
+constexpr auto kCommands = std::to_array<CommandEntry>({
     {"create", "an empty image, encrypted if asked to", run_create, true},
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
     {"check", "is a qcow2 image sound? Repair it", run_check, true},
     {"compare", "do two images show the same bytes?", run_compare, true},
+    {"amend", "change passphrases and options of an image", run_amend, true},
     {"map", "where the content of an image lies", run_map, true},
+    {"rebase", "give an image another backing file, or none", run_rebase, true},
+    {"commit", "write an image's changes into its backing file", run_commit, true},
+    {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast encryption is on this machine", run_bench, false},
     {"witness", "which AES instructions does a program really execute?", run_witness, false},
-}};
+});
 
 // Passphrases and keys are in memory: no core dump, no debugger of another process of the user.
 void harden_process() {
@@ -87,7 +91,8 @@ void print_help(const Session& session) {
   fmt::print(
       "\nOptions:\n  -h, --help     Show this help and exit; of a command: {0} COMMAND --help\n"
       "  -V, --version  Show the version and exit\n\n"
-      "Formats: raw, qcow2 (plain, or encrypted with luks or the legacy aes), luks (LUKS1 containers).\n",
+      "Formats: raw, qcow2 (plain, or encrypted with luks or the legacy aes), luks (LUKS1 containers);\n"
+      "for reading vmdk, vdi, vhdx and vpc (VHD) too.\n",
       session.program);
   if (session.is_cofre())
     fmt::print(

@@ -23,6 +23,10 @@ int run_convert(const Session& session, const std::vector<std::string>& argument
 int run_info(const Session& session, const std::vector<std::string>& arguments);
 int run_check(const Session& session, const std::vector<std::string>& arguments);
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
+int run_amend(const Session& session, const std::vector<std::string>& arguments);
+int run_rebase(const Session& session, const std::vector<std::string>& arguments);
+int run_commit(const Session& session, const std::vector<std::string>& arguments);
+int run_snapshot(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_doctor(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);

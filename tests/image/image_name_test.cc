@@ -67,7 +67,7 @@ TEST(ImageName, BadProtocolNamesAreRefused) {
 
 TEST(ImageName, WithoutDriverTheContentTells) {
   EXPECT_EQ(parse_image_options("file.filename=a.img").format, std::nullopt);
-  message_of(ErrorKind::kInvalidArgument, [] { parse_image_options("driver=vmdk,file.filename=a"); });
+  message_of(ErrorKind::kInvalidArgument, [] { parse_image_options("driver=qed,file.filename=a"); });
 }
 
 TEST(ImageName, TheFormatBesideAJsonNameCounts) {

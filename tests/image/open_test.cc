@@ -241,5 +241,68 @@ TEST(CacheModes, AreQemus) {
   message_of(ErrorKind::kInvalidArgument, [] { parse_cache_mode("foo"); });
 }
 
+TEST_F(OpenTest, OneTypedPassphraseServesTheChain) {
+  create("base.luks", Format::kLuks, "key-secret=s0,iter-time=1");
+  create("mid.qcow2", Format::kQcow2, fmt::format("backing_file=base.luks,backing_fmt=luks,{}", kLuks));
+  create("top.qcow2", Format::kQcow2, fmt::format("backing_file=mid.qcow2,backing_fmt=qcow2,{}", kLuks));
+  secrets_.add_object("secret,id=other,data=another");
+  create("odd.qcow2", Format::kQcow2,
+         "backing_file=mid.qcow2,backing_fmt=qcow2,encrypt.format=luks,encrypt.key-secret=other,"
+         "encrypt.iter-time=1");
+  write("mid.qcow2", 0, "m", "encrypt.key-secret=s0,backing.key-secret=s0");
+  std::vector<std::string> asked;
+  const auto answer = [&asked](std::string text) {
+    return [&asked, text](const std::string& image, bool) {
+      asked.push_back(image);
+      const std::string said = asked.size() == 1 ? text : "open sesame";
+      return std::optional(crypto::SecretBytes::copy_of(std::as_bytes(std::span(said))));
+    };
+  };
+  secrets_.set_prompt(answer("open sesame"));
+  OpenedImage image = open("top.qcow2");
+  EXPECT_EQ(asked, std::vector{path("top.qcow2")});
+  EXPECT_EQ(first_byte(image, 0), 'm');
+  close(image);
+
+  // Where it is another one, that image is asked for.
+  Secrets fresh;
+  std::swap(secrets_, fresh);
+  asked.clear();
+  secrets_.set_prompt(answer("another"));
+  OpenedImage odd = open("odd.qcow2");
+  EXPECT_EQ(asked, (std::vector{path("odd.qcow2"), path("mid.qcow2")}));
+  close(odd);
+}
+
+TEST_F(OpenTest, OneLayerBelowCanBeWritten) {
+  write_file("base.raw", std::string(kMiB, 'r'));
+  create("mid.qcow2", Format::kQcow2, "backing_file=base.raw,backing_fmt=raw");
+  create("top.qcow2", Format::kQcow2, "backing_file=mid.qcow2,backing_fmt=qcow2");
+  const auto writable = [](const OpenedImage& image) {
+    std::vector<bool> layers;
+    for (const Layer& layer : image.chain) {
+      EXPECT_EQ(layer.writable, !layer.device->limits().read_only) << layer.path;
+      layers.push_back(layer.writable);
+    }
+    return layers;
+  };
+  const std::pair<std::string, std::vector<bool>> cases[] = {
+      {"", {true, true, false}},           {"mid.qcow2", {true, true, false}},
+      {"base.raw", {true, false, true}},   {path("base.raw"), {true, false, true}},
+      {"top.qcow2", {true, false, false}}, {"absent", {true, false, false}},
+  };
+  for (const auto& [name, layers] : cases) {
+    OpenedImage image = open("top.qcow2", {.writable = true, .writable_backing = name});
+    EXPECT_EQ(writable(image), layers) << name;
+    close(image);
+  }
+  OpenedImage image = open("top.qcow2", {.writable = true, .writable_backing = "base.raw"});
+  const std::vector<std::byte> sector(512, static_cast<std::byte>('w'));
+  run(ScratchTest::write(*image.chain[2].device, 0, sector));
+  EXPECT_EQ(first_byte(image, 0), 'w');
+  close(image);
+  EXPECT_EQ(read_file("base.raw")[0], 'w');
+}
+
 }  // namespace
 }  // namespace cofre::image

@@ -26,6 +26,17 @@ TEST_F(ProbeTest, TellsFormatsByTheirMagic) {
   EXPECT_EQ(probe(zeros), Format::kRaw);
 }
 
+TEST_F(ProbeTest, TellsFormatsOfOtherPrograms) {
+  const std::string zeros(1000, '\0');
+  EXPECT_EQ(probe("KDMV" + zeros), Format::kVmdk);
+  EXPECT_EQ(probe("COWD" + zeros), Format::kVmdk);
+  EXPECT_EQ(probe("# Disk DescriptorFile\nversion=1\n"), Format::kVmdk);
+  EXPECT_EQ(probe(std::string(64, 'v') + "\x7f\x10\xda\xbe" + zeros), Format::kVdi);
+  EXPECT_EQ(probe("vhdxfile" + zeros), Format::kVhdx);
+  EXPECT_EQ(probe("conectix" + zeros), Format::kVpc);
+  EXPECT_EQ(probe(zeros + "conectix"), Format::kRaw);
+}
+
 TEST_F(ProbeTest, ShortFilesAreRaw) {
   EXPECT_EQ(probe(""), Format::kRaw);
   EXPECT_EQ(probe("QFI"), Format::kRaw);
@@ -33,10 +44,11 @@ TEST_F(ProbeTest, ShortFilesAreRaw) {
 }
 
 TEST(Formats, HaveNames) {
-  for (const Format format : {Format::kRaw, Format::kQcow2, Format::kLuks})
+  for (const Format format : {Format::kRaw, Format::kQcow2, Format::kLuks, Format::kVmdk, Format::kVdi,
+                              Format::kVhdx, Format::kVpc})
     EXPECT_EQ(find_format(format_name(format)), format);
-  EXPECT_EQ(find_format("vmdk"), std::nullopt);
-  EXPECT_THAT(message_of(ErrorKind::kInvalidArgument, [] { parse_format("vmdk"); }),
+  EXPECT_EQ(find_format("qed"), std::nullopt);
+  EXPECT_THAT(message_of(ErrorKind::kInvalidArgument, [] { parse_format("qed"); }),
               testing::HasSubstr("qcow2"));
 }
 

@@ -7,9 +7,9 @@
 #include "base/aligned_buffer.h"
 #include "base/checked.h"
 #include "base/error.h"
-#include "crypto/af_split.h"
 #include "crypto/kdf.h"
 #include "crypto/random.h"
+#include "format/luks/luks1_keys.h"
 
 namespace cofre::luks {
 namespace {
@@ -17,70 +17,6 @@ namespace {
 constexpr uint64_t kAlignmentBytes = uint64_t{kLuks1AlignmentSectors} * kSectorBytes;
 // The digest of the volume key gets an eighth of the keyslot's time, as with QEMU and cryptsetup.
 constexpr uint32_t kDigestShare = 8;
-
-std::string place(const block::Device& storage, uint64_t header_offset) {
-  return fmt::format("{}, LUKS header at offset {}", storage.name(), header_offset);
-}
-
-// Reads a range that need not be aligned for the storage.
-io::task<void> read_exactly(block::Device& storage, uint64_t offset, Bytes destination) {
-  if (!range_within(offset, destination.size(), storage.length_bytes())) {
-    fail(ErrorKind::kCorrupt,
-         "{}: {} bytes of LUKS metadata at offset {} lie beyond the end of the storage ({} bytes)",
-         storage.name(), destination.size(), offset, storage.length_bytes());
-  }
-  const uint64_t alignment = storage.limits().request_alignment;
-  const uint64_t start = align_down(offset, alignment);
-  const uint64_t end = std::min(align_up(offset + destination.size(), alignment), storage.length_bytes());
-  AlignedBuffer buffer(end - start);
-  co_await storage.read(start, buffer.bytes());
-  std::ranges::copy(buffer.bytes().subspan(offset - start, destination.size()), destination.begin());
-}
-
-// ---- keys ----
-
-crypto::SecretBytes derive_key(const Luks1Header& header, ConstBytes passphrase, ConstBytes salt,
-                               uint32_t iterations, size_t key_bytes) {
-  crypto::SecretBytes key(key_bytes);
-  crypto::pbkdf2(header.hash, passphrase, salt, iterations, key.bytes());
-  return key;
-}
-
-// The cipher of a keyslot's material, under the key that the passphrase gives.
-std::unique_ptr<crypto::SectorCipher> keyslot_cipher(const Luks1Header& header, const Luks1Keyslot& slot,
-                                                     ConstBytes passphrase) {
-  const crypto::SecretBytes key =
-      derive_key(header, passphrase, slot.salt, slot.iterations, header.key_bytes());
-  return crypto::SectorCipher::create(header.cipher, key.bytes());
-}
-
-bool is_volume_key(const Luks1Header& header, ConstBytes candidate) {
-  const crypto::SecretBytes digest =
-      derive_key(header, candidate, header.volume_key_salt, header.volume_key_iterations, kLuks1DigestBytes);
-  return crypto::equal_constant_time(digest.bytes(), header.volume_key_digest);
-}
-
-size_t split_key_bytes(const Luks1Header& header) {
-  return header.key_bytes() * kLuks1Stripes;
-}
-
-// What a keyslot holds on disk: the volume key split and encrypted; sectors count from 0.
-crypto::SecretBytes seal_volume_key(const Luks1Header& header, const Luks1Keyslot& slot,
-                                    ConstBytes volume_key, ConstBytes passphrase) {
-  crypto::SecretBytes material(header.material_bytes());
-  crypto::af_split(header.hash, volume_key, slot.stripes, material.bytes().first(split_key_bytes(header)));
-  keyslot_cipher(header, slot, passphrase)->encrypt(0, material.bytes(), material.bytes());
-  return material;
-}
-
-// The volume key in `material`, or what a wrong passphrase makes of it.
-crypto::SecretBytes open_material(const Luks1Header& header, const Luks1Keyslot& slot, Bytes material,
-                                  ConstBytes passphrase) {
-  keyslot_cipher(header, slot, passphrase)->decrypt(0, material, material);
-  crypto::SecretBytes key(header.key_bytes());
-  crypto::af_merge(header.hash, material.first(split_key_bytes(header)), slot.stripes, key.bytes());
-  return key;
-}
 
 // ---- making a volume ----
 
@@ -99,12 +35,6 @@ std::array<char, kLuks1UuidBytes> random_uuid() {
   return uuid;
 }
 
-uint32_t keyslot_iterations(const Luks1CreateOptions& options) {
-  if (options.forced_iterations) return *options.forced_iterations;
-  return static_cast<uint32_t>(
-      crypto::pbkdf2_iterations_for(options.hash, options.cipher.key_bytes(), options.iter_time));
-}
-
 uint32_t digest_iterations(const Luks1CreateOptions& options) {
   const uint64_t whole = options.forced_iterations ? *options.forced_iterations
                                                    : crypto::pbkdf2_iterations_for(
@@ -118,12 +48,12 @@ Luks1Header new_header(const Luks1CreateOptions& options, ConstBytes volume_key)
   header.uuid = random_uuid();
   crypto::random_bytes(header.volume_key_salt);
   header.volume_key_iterations = digest_iterations(options);
-  const crypto::SecretBytes digest =
-      derive_key(header, volume_key, header.volume_key_salt, header.volume_key_iterations, kLuks1DigestBytes);
+  const crypto::SecretBytes digest = derive_luks1_key(header, volume_key, header.volume_key_salt,
+                                                      header.volume_key_iterations, kLuks1DigestBytes);
   std::ranges::copy(digest.bytes(), header.volume_key_digest.begin());
   Luks1Keyslot& slot = header.keyslots[0];
   slot.active = true;
-  slot.iterations = keyslot_iterations(options);
+  slot.iterations = luks1_keyslot_iterations(header, options.iter_time, options.forced_iterations);
   crypto::random_bytes(slot.salt);
   return header;
 }
@@ -142,12 +72,12 @@ void check_place(const block::Device& storage, uint64_t header_offset, uint64_t 
   const uint32_t alignment = storage.limits().request_alignment;
   if (alignment > kAlignmentBytes || !is_aligned(header_offset, uint64_t{alignment})) {
     fail(ErrorKind::kInvalidArgument, "{}: not aligned to the storage's requests of {} bytes",
-         place(storage, header_offset), alignment);
+         luks1_place(storage, header_offset), alignment);
   }
   const std::optional<uint64_t> end = checked_add(header_offset, header_bytes);
   if (!end || (*end > storage.length_bytes() && !storage.limits().growable)) {
     fail(ErrorKind::kNoSpace, "{}: the header and its keyslots take {} bytes, the storage has {} in all",
-         place(storage, header_offset), header_bytes, storage.length_bytes());
+         luks1_place(storage, header_offset), header_bytes, storage.length_bytes());
   }
 }
 
@@ -159,11 +89,7 @@ io::task<void> write_padded(block::Device& storage, uint64_t offset, ConstBytes 
   co_await storage.write(offset, buffer.bytes());
 }
 
-// ---- opening a volume ----
-
-void check_not_stopped(const std::stop_token& stop, const block::Device& storage) {
-  if (stop.stop_requested()) fail(ErrorKind::kCancelled, "{}: opening it was cancelled", storage.name());
-}
+// ---- options ----
 
 template <typename Parse>
 auto parse_option(std::string_view option, std::optional<std::string_view> name, std::string_view otherwise,
@@ -234,13 +160,13 @@ io::task<Luks1Volume> luks1_format(block::Device& storage, uint64_t header_offse
 }
 
 io::task<Luks1Header> luks1_read_header(block::Device& storage, uint64_t header_offset, uint64_t area_bytes) {
-  const std::string where = place(storage, header_offset);
+  const std::string where = luks1_place(storage, header_offset);
   const uint64_t length = storage.length_bytes();
   const uint64_t there = length - std::min(length, header_offset);
   const uint64_t area = area_bytes == 0 ? there : std::min(there, area_bytes);
   std::array<std::byte, kLuks1HeaderBytes> encoded;
   const Bytes available = Bytes(encoded).first(std::min<uint64_t>(area, encoded.size()));
-  if (!available.empty()) co_await read_exactly(storage, header_offset, available);
+  if (!available.empty()) co_await read_luks1_bytes(storage, header_offset, available);
   co_return decode_luks1_header(available, area, where);
 }
 
@@ -252,25 +178,21 @@ io::task<Luks1Volume> luks1_unlock(block::Device& storage, uint64_t header_offse
 
 io::task<Luks1Volume> luks1_unlock(block::Device& storage, uint64_t header_offset, Luks1Header header,
                                    ConstBytes passphrase, std::stop_token stop) {
-  crypto::SecretBytes material(header.material_bytes());
   size_t active = 0;
   for (size_t i = 0; i < kLuks1Keyslots; ++i) {
-    const Luks1Keyslot& slot = header.keyslots[i];
-    if (!slot.active) continue;
+    if (!header.keyslots[i].active) continue;
     ++active;
-    co_await read_exactly(storage, header_offset + header.material_offset_bytes(i), material.bytes());
-    check_not_stopped(stop, storage);
-    crypto::SecretBytes key = open_material(header, slot, material.bytes(), passphrase);
-    check_not_stopped(stop, storage);
-    if (is_volume_key(header, key.bytes())) co_return Luks1Volume{std::move(header), std::move(key), i};
+    std::optional<crypto::SecretBytes> key =
+        co_await open_luks1_keyslot(storage, header_offset, header, i, passphrase, stop);
+    if (key) co_return Luks1Volume{std::move(header), std::move(*key), i};
   }
   if (active == 0) {
     fail(ErrorKind::kWrongSecret, "{}: no keyslot is active: nothing can open it any more",
-         place(storage, header_offset));
+         luks1_place(storage, header_offset));
   }
   fail(ErrorKind::kWrongSecret,
        "{}: the passphrase opens none of the {} active keyslots: give the right passphrase",
-       place(storage, header_offset), active);
+       luks1_place(storage, header_offset), active);
 }
 
 }  // namespace cofre::luks

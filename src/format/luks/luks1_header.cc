@@ -39,7 +39,6 @@ constexpr size_t kSalt = 8;
 constexpr size_t kMaterialSector = 40;
 constexpr size_t kStripes = 44;
 }  // namespace slot_at
-constexpr size_t kKeyslotBytes = 48;
 
 static_assert(at::kCipherMode == at::kCipherName + kNameBytes &&
               at::kHashSpec == at::kCipherMode + kNameBytes);
@@ -48,7 +47,7 @@ static_assert(at::kDigestSalt == at::kDigest + kLuks1DigestBytes);
 static_assert(at::kDigestIterations == at::kDigestSalt + kLuks1SaltBytes);
 static_assert(at::kKeyslots == at::kUuid + kLuks1UuidBytes);
 static_assert(slot_at::kMaterialSector == slot_at::kSalt + kLuks1SaltBytes);
-static_assert(kLuks1HeaderBytes == at::kKeyslots + kLuks1Keyslots * kKeyslotBytes);
+static_assert(kLuks1HeaderBytes == at::kKeyslots + kLuks1Keyslots * kLuks1KeyslotBytes);
 
 // Longer keys than any cipher here takes; it keeps the products below in range.
 constexpr uint32_t kMaxKeyBytes = 512;
@@ -199,14 +198,6 @@ void check_layout(const Luks1Header& header, uint64_t area_bytes, std::string_vi
   }
 }
 
-void encode_keyslot(const Luks1Keyslot& slot, std::byte* out) noexcept {
-  store_be<uint32_t>(out + slot_at::kState, slot.active ? kKeyslotActive : kKeyslotDisabled);
-  store_be<uint32_t>(out + slot_at::kIterations, slot.iterations);
-  copy_out(slot.salt, out + slot_at::kSalt);
-  store_be<uint32_t>(out + slot_at::kMaterialSector, slot.material_sector);
-  store_be<uint32_t>(out + slot_at::kStripes, slot.stripes);
-}
-
 }  // namespace
 
 uint64_t Luks1Header::material_bytes() const noexcept {
@@ -240,6 +231,19 @@ Luks1Header luks1_plan_header(const crypto::CipherSpec& cipher, crypto::DigestAl
   return header;
 }
 
+void encode_luks1_keyslot(const Luks1Keyslot& keyslot, Bytes out) noexcept {
+  std::byte* const base = out.data();
+  store_be<uint32_t>(base + slot_at::kState, keyslot.active ? kKeyslotActive : kKeyslotDisabled);
+  store_be<uint32_t>(base + slot_at::kIterations, keyslot.iterations);
+  copy_out(keyslot.salt, base + slot_at::kSalt);
+  store_be<uint32_t>(base + slot_at::kMaterialSector, keyslot.material_sector);
+  store_be<uint32_t>(base + slot_at::kStripes, keyslot.stripes);
+}
+
+uint64_t luks1_keyslot_offset(size_t keyslot) noexcept {
+  return at::kKeyslots + keyslot * kLuks1KeyslotBytes;
+}
+
 void encode_luks1_header(const Luks1Header& header, Bytes out) {
   if (out.size() != kLuks1HeaderBytes) {
     fail(ErrorKind::kInvalidArgument, "a LUKS1 header has {} bytes, not {}", kLuks1HeaderBytes, out.size());
@@ -258,7 +262,7 @@ void encode_luks1_header(const Luks1Header& header, Bytes out) {
   store_be<uint32_t>(base + at::kDigestIterations, header.volume_key_iterations);
   std::memcpy(base + at::kUuid, header.uuid.data(), kLuks1UuidBytes);
   for (size_t i = 0; i < kLuks1Keyslots; ++i) {
-    encode_keyslot(header.keyslots[i], base + at::kKeyslots + i * kKeyslotBytes);
+    encode_luks1_keyslot(header.keyslots[i], out.subspan(luks1_keyslot_offset(i), kLuks1KeyslotBytes));
   }
 }
 
@@ -277,7 +281,7 @@ Luks1Header decode_luks1_header(ConstBytes in, uint64_t area_bytes, std::string_
   }
   std::memcpy(header.uuid.data(), base + at::kUuid, kLuks1UuidBytes);
   for (size_t i = 0; i < kLuks1Keyslots; ++i) {
-    header.keyslots[i] = decode_keyslot(base + at::kKeyslots + i * kKeyslotBytes, i, where);
+    header.keyslots[i] = decode_keyslot(base + at::kKeyslots + i * kLuks1KeyslotBytes, i, where);
   }
   check_layout(header, area_bytes, where);
   return header;

@@ -19,6 +19,7 @@ namespace cofre::luks {
 
 inline constexpr size_t kLuks1HeaderBytes = 592;
 inline constexpr size_t kLuks1Keyslots = 8;
+inline constexpr size_t kLuks1KeyslotBytes = 48;
 inline constexpr uint32_t kLuks1Stripes =
     4000;  // of every keyslot: QEMU and cryptsetup refuse any other number
 inline constexpr size_t kLuks1SaltBytes = 32;
@@ -73,6 +74,12 @@ Luks1Header luks1_plan_header(const crypto::CipherSpec& cipher, crypto::DigestAl
 
 // Writes the first kLuks1HeaderBytes of `out`, exactly that long.
 void encode_luks1_header(const Luks1Header& header, Bytes out);
+
+// One keyslot as it stands in the header: `out` has kLuks1KeyslotBytes, and goes luks1_keyslot_offset() bytes
+// behind the header's start. A keyslot's state and iterations never lie in two sectors; the salt of number 6
+// does.
+void encode_luks1_keyslot(const Luks1Keyslot& keyslot, Bytes out) noexcept;
+uint64_t luks1_keyslot_offset(size_t keyslot) noexcept;
 
 // Reads and validates. `area_bytes` bounds the key material: the bytes there are from the header's start on.
 // `where` begins the messages: "disk.luks, offset 0". Throws Error kCorrupt for what breaks the

@@ -64,6 +64,8 @@ class LuksContainer final : public block::Device {
   io::task<void> resize_sparse(uint64_t length);
 
   const Luks1Header& header() const noexcept { return header_; }
+  // What holds the header, at offset 0, and the payload. header() does not follow changes made there.
+  block::Device& storage() const noexcept { return *storage_; }
   bool locked() const noexcept { return cipher_ == nullptr; }
   // The keyslot that opened; nothing when locked.
   std::optional<size_t> keyslot() const noexcept { return keyslot_; }

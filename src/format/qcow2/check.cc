@@ -90,6 +90,7 @@ io::task<void> reload(State& state) {
   state.metadata_map.clear();
   co_await state.refcounts.reload(/*tolerant=*/true);
   state.note_metadata();
+  state.snapshot_tables_noted = false;
 }
 
 io::task<void> clear_trouble_bits(State& state) {

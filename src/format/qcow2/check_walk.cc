@@ -7,6 +7,7 @@
 #include "format/qcow2/check_context.h"
 #include "format/qcow2/check_l2.h"
 #include "format/qcow2/read_ahead.h"
+#include "format/qcow2/snapshot_table.h"
 
 namespace cofre::qcow2 {
 namespace {

@@ -263,7 +263,8 @@ class Encoder {
  public:
   explicit Encoder(const Header& header) : header_(header) {}
 
-  std::vector<std::byte> encode() {
+  // name_at 0: right behind the extensions.
+  std::vector<std::byte> encode(uint64_t name_at = 0) {
     const bool version3 = header_.version >= 3;
     const size_t header_bytes =
         version3 ? kKnownHeaderBytes + header_.unknown_fields.size() : kVersion2HeaderBytes;
@@ -271,6 +272,11 @@ class Encoder {
     write_fixed_part();
     if (version3) write_version3_part(static_cast<uint32_t>(header_bytes));
     write_extensions();
+    if (name_at != 0) {
+      if (bytes_.size() > kSectorBytes)
+        fail(ErrorKind::kLimit, "the qcow2 header with its extensions needs more than a sector");
+      if (header_.backing_file) bytes_.resize(name_at);
+    }
     write_backing_name();
     if (bytes_.size() > header_.cluster_bytes())
       fail(ErrorKind::kLimit,
@@ -370,6 +376,10 @@ Header decode_header(ConstBytes start, uint64_t file_length, const std::string& 
 
 std::vector<std::byte> encode_header(const Header& header) {
   return Encoder(header).encode();
+}
+
+std::vector<std::byte> encode_header(const Header& header, uint64_t name_at) {
+  return Encoder(header).encode(name_at);
 }
 
 std::vector<std::byte> default_feature_names() {

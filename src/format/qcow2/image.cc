@@ -39,17 +39,6 @@ io::task<Header> read_header(block::Device& file) {
   co_return decode_header(start.bytes(), length, file.name());
 }
 
-// The image says in its header that it is damaged: no other program will write to it before it was checked.
-io::task<void> set_corrupt_bit(State& state) {
-  state.damaged.store(true, std::memory_order_release);
-  if (state.header.version < 3 || (state.header.incompatible_features & kCorrupt) != 0) co_return;
-  state.header.incompatible_features |= kCorrupt;
-  std::array<std::byte, 8> field;
-  store_be(field.data(), state.header.incompatible_features);
-  co_await state.write_header_fields(72, field);
-  co_await state.file->flush();
-}
-
 // A change of the image: prepared, and its findings of damage recorded.
 io::task<void> changing(State& state, io::task<void> work) {
   bool damaged = false;
@@ -63,7 +52,7 @@ io::task<void> changing(State& state, io::task<void> work) {
   }
   if (failure) {
     co_await io::enter(state.home);
-    if (damaged) co_await set_corrupt_bit(state);
+    if (damaged) co_await state.set_corrupt_bit();
     std::rethrow_exception(failure);
   }
 }
@@ -95,6 +84,7 @@ State::State(std::unique_ptr<block::Device> file_in, Header header_in, const Ope
 void State::note_metadata() {
   metadata_map.add(0, header.cluster_bytes());
   metadata_map.add(header.l1_table_offset, uint64_t{header.l1_entries} * 8);
+  metadata_map.add(header.snapshots_offset, snapshot_table_bytes);
   for (const uint64_t entry : l1.values())
     if ((entry & kOffsetMask) != 0 && (entry & kOffsetMask) < file->length_bytes())
       metadata_map.add(entry & kOffsetMask);
@@ -120,9 +110,7 @@ io::task<std::unique_ptr<Image>> Image::open(std::unique_ptr<block::Device> file
   // A dirty image's refcounts are rebuilt below, whatever state they are in.
   const bool dirty = (state->header.incompatible_features & kDirty) != 0;
   co_await state->refcounts.load_table(/*tolerant=*/!to_be_written || dirty);
-  uint64_t snapshot_table_bytes = 0;
-  state->snapshots = co_await read_snapshots(*state->file, state->header, &snapshot_table_bytes);
-  state->metadata_map.add(state->header.snapshots_offset, snapshot_table_bytes);
+  state->snapshots = co_await read_snapshots(*state->file, state->header, &state->snapshot_table_bytes);
   state->note_metadata();
   std::unique_ptr<Image> image(new Image(std::move(state)));
   if (to_be_written && image->is_dirty()) co_await repair_dirty(*image);
@@ -184,9 +172,13 @@ io::task<void> Image::unlock(ConstBytes passphrase) {
                                   .iv = crypto::IvGenerator::plain64};
     state.cipher = GuestCipher(CryptMethod::kAes, crypto::SectorCipher::create(spec, key.bytes()));
   } else if (state.header.crypt_method == CryptMethod::kLuks) {
-    const CryptHeaderPlace place = *state.header.crypt_header;
-    unlock(co_await luks::luks1_unlock(*state.file, place.offset, place.length_bytes, passphrase));
+    unlock(co_await luks_volume(passphrase));
   }
+}
+
+io::task<luks::Luks1Volume> Image::luks_volume(ConstBytes passphrase) {
+  const CryptHeaderPlace place = state_->header.crypt_header.value();
+  co_return co_await luks::luks1_unlock(*state_->file, place.offset, place.length_bytes, passphrase);
 }
 
 void Image::unlock(const luks::Luks1Volume& volume) {
@@ -213,15 +205,23 @@ std::optional<uint64_t> Image::allocated_bytes() const {
   return in_data ? std::optional(*in_file + *in_data) : std::nullopt;
 }
 
-void State::require_access(bool to_write, uint64_t offset, uint64_t length) const {
-  if (to_write && options.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", name);
-  if (to_write && damaged.load(std::memory_order_acquire))
+void State::require_writable() const {
+  if (options.read_only) fail(ErrorKind::kReadOnly, "'{}' was opened read-only", name);
+  if (damaged.load(std::memory_order_acquire))
     fail(ErrorKind::kCorrupt, "'{}' was found to be damaged and takes no more writes: run check -r all on it",
          name);
+}
+
+void State::require_content() const {
   if (header.crypt_method != CryptMethod::kNone && !cipher)
     fail(ErrorKind::kMissingSecret, "'{}' is encrypted: its passphrase is needed to read or write it", name);
   if (header.external_data() && !external_data)
     fail(ErrorKind::kNotFound, "'{}' keeps its data in an external file, which is not open", name);
+}
+
+void State::require_access(bool to_write, uint64_t offset, uint64_t length) const {
+  if (to_write) require_writable();
+  require_content();
   if (!range_within(offset, length, length_bytes))
     fail(ErrorKind::kInvalidArgument, "'{}': {} bytes at offset {} are past the disk's end at {}", name,
          length, offset, length_bytes);
@@ -264,6 +264,32 @@ io::task<void> write_compressed(State& state, uint64_t offset, ConstBytes source
 
 }  // namespace
 
+namespace {
+
+// The VM state is written and read as the disk is, behind its end.
+io::task<void> save_at_home(State& state, io::Reactor& lane, uint64_t offset, ConstBytes source) {
+  const auto end = checked_add(offset, state.vm_state_start() + source.size());
+  if (!end)
+    fail(ErrorKind::kLimit, "'{}': VM state cannot lie at offset {}, it is too large", state.name, offset);
+  const uint64_t entries = state.l1_entries_for(*end);
+  {
+    const io::Mutex::Guard guard = co_await state.metadata.lock();
+    state.require_usable();
+    if (entries > state.l1.size()) co_await state.grow_l1(entries);
+  }
+  co_await state.write_range(lane, state.vm_state_start() + offset, source);
+}
+
+io::task<void> load_at_home(State& state, io::Reactor& lane, uint64_t offset, Bytes destination) {
+  const uint64_t start = state.vm_state_start();
+  const uint64_t mapped = std::max(start, state.l1.size() * state.bytes_per_l2_table) - start;
+  const uint64_t there = offset < mapped ? std::min<uint64_t>(destination.size(), mapped - offset) : 0;
+  std::ranges::fill(destination.subspan(there), std::byte{0});
+  co_await state.read_range(lane, start + offset, destination.first(there));
+}
+
+}  // namespace
+
 io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   state_->require_access(/*to_write=*/true, offset, source.size());
   if (flags.compressed) {
@@ -273,6 +299,19 @@ io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlag
     co_await at_home(*state_, changing(*state_, state_->write_range(lane, offset, source)));
   }
   if (flags.fua) co_await flush();
+}
+
+io::task<void> Image::save_vmstate(uint64_t offset, ConstBytes source) {
+  state_->require_writable();
+  state_->require_content();
+  io::Reactor& lane = *io::Reactor::current();
+  co_await at_home(*state_, changing(*state_, save_at_home(*state_, lane, offset, source)));
+}
+
+io::task<void> Image::load_vmstate(uint64_t offset, Bytes destination) {
+  state_->require_content();
+  io::Reactor& lane = *io::Reactor::current();
+  co_await at_home(*state_, load_at_home(*state_, lane, offset, destination));
 }
 
 io::task<void> Image::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {
@@ -287,6 +326,11 @@ io::task<void> Image::discard(uint64_t offset, uint64_t length) {
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
   co_await at_home(*state_, changing(*state_, state_->discard_range(offset, length)));
+}
+
+io::task<void> Image::make_empty() {
+  state_->require_access(/*to_write=*/true, 0, 0);
+  co_await at_home(*state_, changing(*state_, state_->empty()));
 }
 
 namespace {
@@ -341,27 +385,11 @@ io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {
 
 namespace {
 
-// Until nothing is dirty and nothing waits to be released; then the dirty bit may go.
-io::task<void> settle(State& state) {
-  const io::Mutex::Guard guard = co_await state.metadata.lock();
-  state.require_usable();
-  do {
-    co_await state.write_back(/*durable=*/true);
-  } while (state.l2_cache.has_dirty() || state.l1.dirty() || !state.retired.empty());
-  if (!state.refcounts_lazy) co_return;
-  co_await state.refcounts.cache().write_dirty();
-  co_await state.refcounts.table().write_dirty(*state.file);
-  co_await state.file->flush();
-  state.header.incompatible_features &= ~uint64_t{kDirty};
-  std::array<std::byte, 8> field;
-  store_be(field.data(), state.header.incompatible_features);
-  co_await state.write_header_fields(72, field);
-  state.refcounts_lazy = false;
-}
-
 io::task<void> close_at_home(State& state) {
-  if (!state.options.read_only && state.prepared_to_change) co_await settle(state);
-  state.prepared_to_change = false;
+  if (!state.options.read_only && state.prepared_to_change) {
+    const io::Mutex::Guard guard = co_await state.metadata.lock();
+    co_await state.settle();
+  }
   if (state.backing) co_await state.backing->close();
   if (state.external_data) co_await state.external_data->close();
   co_await state.file->close();

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "format/luks/luks1.h"
 #include "format/qcow2/create.h"
 #include "format/qcow2/header.h"
+#include "format/qcow2/snapshot_table.h"
 
 namespace cofre::qcow2 {
 
@@ -26,24 +28,12 @@ struct OpenOptions {
   uint64_t refcount_cache_bytes = 0;                  // 0: a quarter of the L2 cache
   bool discard_unmap = true;                          // give discarded clusters' space back to the host
   bool discard_other = false;                         // and that of clusters given up otherwise
+  bool discard_snapshot = true;                       // and that of deleted snapshots
   std::optional<bool> lazy_refcounts = std::nullopt;  // none: as the header says
   bool for_check = false;  // open although the corrupt bit is set or the tables are bad, to check and repair
 };
 // 128 MiB cover a fully allocated 1 TiB image at 64 KiB clusters.
 inline constexpr uint64_t kDefaultL2CacheCap = 128 * kMiB;
-
-struct SnapshotEntry {
-  std::string id;
-  std::string name;
-  uint64_t l1_table_offset = 0;
-  uint32_t l1_entries = 0;
-  uint64_t vm_state_bytes = 0;
-  uint64_t disk_bytes = 0;
-  uint32_t date_seconds = 0;
-  uint32_t date_nanoseconds = 0;
-  uint64_t vm_clock_ns = 0;
-  std::optional<uint64_t> icount;
-};
 
 class Image final : public block::Device {
  public:
@@ -69,12 +59,45 @@ class Image final : public block::Device {
   // The same with a LUKS volume that was made or unlocked before: no key derivation.
   void unlock(const luks::Luks1Volume& volume);
   bool needs_secret() const noexcept;
+  // The LUKS volume of an image encrypted so, as unlock() opens it.
+  io::task<luks::Luks1Volume> luks_volume(ConstBytes passphrase);
   // The LUKS header of an image encrypted so, without a key. Throws Error kCorrupt.
   io::task<luks::Luks1Header> luks_header();
   std::string_view cipher_implementation() const noexcept;  // empty when not encrypted or locked
 
+  // Gives up every cluster that holds guest data, so that the backing file shows through; snapshots keep
+  // theirs. Durable when it returns. No other request may be in flight. A crash leaves the image with all of
+  // its mapping, or without part of it; leaked clusters at most.
+  io::task<void> make_empty();
+
+  // Internal snapshots. A number is a place in snapshots(). What these did is durable when they return, and a
+  // crash meanwhile leaves the image as it was before or as it is afterwards, perhaps with leaked clusters.
+  // They need no key. Reads and writes may be in flight when a snapshot is created or deleted, nothing when
+  // one is applied. Throw Error: kUnsupported (data file), kLimit (too many, or more references than the
+  // refcounts can tell; nothing has changed then), kReadOnly.
+  //
+  // Keeps the disk's present state, and that of the VM state area. Of `snapshot` the name, date, clock,
+  // icount and VM state size count, the rest is filled in. VM state of that size goes over to the snapshot:
+  // it is no part of the active state any more.
+  io::task<void> create_snapshot(SnapshotEntry snapshot);
+  // Makes the disk, its size included, what it was. Changes since are lost.
+  io::task<void> apply_snapshot(size_t number);
+  io::task<void> delete_snapshot(size_t number);
+  // From now on this device, opened read-only and not read from yet, is the snapshot: its content and size.
+  io::task<void> show_snapshot(size_t number);
+
+  // The VM state lies behind the disk's end, `offset` bytes into an area of its own; offset and length are
+  // multiples of 512. What was never saved reads as zero. Throw Error: kLimit past what tables can map.
+  io::task<void> save_vmstate(uint64_t offset, ConstBytes source);
+  io::task<void> load_vmstate(uint64_t offset, Bytes destination);
+
   // Maps every cluster (metadata), and reserves or writes their bytes too (falloc, full).
   io::task<void> preallocate(Preallocation mode);
+
+  // Changes what the header names as backing file (nothing or an empty name: none) and its format; the
+  // device that set_backing() gave stays. All that was written before is durable first, and the change is
+  // when it returns. Needs no key. Throws Error as update_header() does (header_update.h).
+  io::task<void> change_backing(std::optional<std::string> name, std::optional<std::string> format);
 
   const std::string& name() const override;
   const block::Limits& limits() const override;

@@ -72,7 +72,6 @@ io::task<uint64_t> Refcounts::get(uint64_t cluster) {
 
 io::task<void> Refcounts::adjust(uint64_t host_offset, uint64_t clusters, int64_t delta) {
   const uint64_t first = host_offset >> header_.cluster_bits;
-  const uint64_t per_slice = uint64_t{cache_.slice_bytes()} * 8 >> header_.refcount_order;
   for (uint64_t cluster = first; cluster < first + clusters;) {
     const Position at = position(cluster);
     if (!has_block(at.block))
@@ -80,23 +79,32 @@ io::task<void> Refcounts::adjust(uint64_t host_offset, uint64_t clusters, int64_
            "'{}': the cluster at offset {} is in use but has no refcount; run check -r all", file_.name(),
            cluster << header_.cluster_bits);
     const SlicePtr slice = co_await slice_at(at.slice_offset);
-    const uint64_t here = std::min(per_slice - at.index, first + clusters - cluster);
+    const uint64_t here = std::min(clusters_per_slice() - at.index, first + clusters - cluster);
+    check_adjustable(*slice, at.index, here, cluster, delta);
     for (uint64_t i = 0; i < here; ++i) {
-      const uint64_t old = load_refcount(slice->bytes.data(), at.index + i, header_.refcount_order);
-      const uint64_t now = old + static_cast<uint64_t>(delta);
-      if (delta < 0 && old < static_cast<uint64_t>(-delta))
-        fail(ErrorKind::kCorrupt,
-             "'{}': the refcount of the cluster at offset {} is {} though it is in use; run check -r all",
-             file_.name(), (cluster + i) << header_.cluster_bits, old);
-      if (delta > 0 && (now < old || now > max_refcount(header_.refcount_order)))
-        fail(ErrorKind::kLimit,
-             "'{}': the cluster at offset {} has more references than {}-bit refcounts can tell",
-             file_.name(), (cluster + i) << header_.cluster_bits, header_.refcount_bits());
+      const uint64_t now = load_refcount(slice->bytes.data(), at.index + i, header_.refcount_order) +
+                           static_cast<uint64_t>(delta);
       store_refcount(slice->bytes.data(), at.index + i, header_.refcount_order, now);
       if (now == 0) note_free(cluster + i);
     }
     cache_.mark_dirty(*slice);
     cluster += here;
+  }
+}
+
+void Refcounts::check_adjustable(const Slice& slice, uint64_t index, uint64_t count, uint64_t cluster,
+                                 int64_t delta) const {
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t old = load_refcount(slice.bytes.data(), index + i, header_.refcount_order);
+    const uint64_t now = old + static_cast<uint64_t>(delta);
+    if (delta < 0 && old < static_cast<uint64_t>(-delta))
+      fail(ErrorKind::kCorrupt,
+           "'{}': the refcount of the cluster at offset {} is {} though it is in use; run check -r all",
+           file_.name(), (cluster + i) << header_.cluster_bits, old);
+    if (delta > 0 && (now < old || now > max_refcount(header_.refcount_order)))
+      fail(ErrorKind::kLimit,
+           "'{}': the cluster at offset {} has more references than {}-bit refcounts can tell", file_.name(),
+           (cluster + i) << header_.cluster_bits, header_.refcount_bits());
   }
 }
 
@@ -111,8 +119,7 @@ io::task<uint64_t> Refcounts::count_free(uint64_t cluster, uint64_t most) {
     co_return std::min(most, per_block - cluster % per_block);
   }
   const SlicePtr slice = co_await slice_at(at.slice_offset);
-  const uint64_t per_slice = uint64_t{cache_.slice_bytes()} * 8 >> header_.refcount_order;
-  most = std::min(most, per_slice - at.index);
+  most = std::min(most, clusters_per_slice() - at.index);
   uint64_t free = 0;
   while (free < most && load_refcount(slice->bytes.data(), at.index + free, header_.refcount_order) == 0)
     ++free;

@@ -31,8 +31,12 @@ class Refcounts {
   io::task<void> load_table(bool tolerant);
   io::task<uint64_t> get(uint64_t cluster);
   // Adds `delta` to each cluster of the run. Throws Error kCorrupt if one would drop below zero, kLimit if
-  // one would pass the image's refcount width.
+  // one would pass the image's refcount width; the clusters of its slice are as before then.
   io::task<void> adjust(uint64_t host_offset, uint64_t clusters, int64_t delta);
+  // A slice holds the counts of clusters from a multiple of this on.
+  uint64_t clusters_per_slice() const noexcept {
+    return uint64_t{cache_.slice_bytes()} * 8 >> header_.refcount_order;
+  }
 
   // Takes up to `most` free clusters in one run (at least one), with refcount 1.
   io::task<ClusterRun> allocate(uint64_t most);
@@ -82,6 +86,8 @@ class Refcounts {
   // told.
   io::task<uint64_t> open_room();
   void check_host_limit(uint64_t cluster) const;
+  void check_adjustable(const Slice& slice, uint64_t index, uint64_t count, uint64_t cluster,
+                        int64_t delta) const;
 
   block::Device& file_;
   Header& header_;

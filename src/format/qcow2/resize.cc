@@ -7,55 +7,91 @@
 #include "format/qcow2/at_home.h"
 
 namespace cofre::qcow2 {
-namespace {
 
-// Moves the L1 table to a longer one: on disk first, then named by the header, then the old one is given up.
-io::task<void> grow_l1(State& state, uint64_t entries) {
-  const uint64_t old_offset = state.l1.offset();
-  const uint64_t old_clusters = div_ceil(state.l1.size() * 8, state.cluster_bytes());
-  const uint64_t clusters = div_ceil(entries * 8, state.cluster_bytes());
-  co_await state.write_back(/*durable=*/true);
-  const ClusterRun place = co_await state.refcounts.allocate_exactly(clusters);
-  std::vector<uint64_t> values = state.l1.values();
+uint64_t State::l1_entries_for(uint64_t length) const {
+  const uint64_t entries = div_ceil(length, bytes_per_l2_table);
+  if (entries > kMaxL1Bytes / 8)
+    fail(ErrorKind::kLimit, "'{}': {} bytes of disk and VM state are too many for clusters of {} bytes", name,
+         length, cluster_bytes());
+  return entries;
+}
+
+// On disk first, then named by the header, then the old one is given up.
+io::task<void> State::grow_l1(uint64_t entries) {
+  const uint64_t old_offset = l1.offset();
+  const uint64_t old_clusters = div_ceil(l1.size() * 8, cluster_bytes());
+  const uint64_t clusters = div_ceil(entries * 8, cluster_bytes());
+  co_await write_back(/*durable=*/true);
+  const ClusterRun place = co_await refcounts.allocate_exactly(clusters);
+  std::vector<uint64_t> values = l1.values();
   values.resize(entries);
   DiskTable longer;
   longer.assign(place.host_offset, std::move(values));
-  co_await longer.write_whole(*state.file, clusters << state.header.cluster_bits);
-  co_await state.write_back(/*durable=*/true);  // the refcounts of the new place
-  std::array<std::byte, 12> fields;             // offsets 36 (entries) and 40 (place) of the header
+  co_await longer.write_whole(*file, clusters << header.cluster_bits);
+  co_await write_back(/*durable=*/true);  // the refcounts of the new place
+  std::array<std::byte, 12> fields;       // offsets 36 (entries) and 40 (place) of the header
   store_be(fields.data(), static_cast<uint32_t>(entries));
   store_be(fields.data() + 4, place.host_offset);
-  co_await state.write_header_fields(36, fields);
+  co_await write_header_fields(36, fields);
+  co_await file->flush();
+  l1 = std::move(longer);
+  header.l1_entries = static_cast<uint32_t>(entries);
+  header.l1_table_offset = place.host_offset;
+  metadata_map.add(place.host_offset, entries * 8);
+  if (old_clusters > 0) retired.retire({old_offset, old_clusters, false});
+}
+
+namespace {
+
+// VM state behind the disk's end, which applying a snapshot brings back, would become part of a longer disk.
+bool has_vm_state(const State& state) {
+  const std::vector<uint64_t>& entries = state.l1.values();
+  const uint64_t first = std::min<uint64_t>(state.l1_index(state.vm_state_start()), entries.size());
+  return std::any_of(entries.begin() + static_cast<ptrdiff_t>(first), entries.end(),
+                     [](uint64_t entry) { return (entry & kOffsetMask) != 0; });
+}
+
+io::task<void> make_room(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  const uint64_t entries = state.l1_entries_for(length);
+  if (entries > state.l1.size()) co_await state.grow_l1(entries);
+}
+
+// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the
+// VM state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would
+// show that.
+io::task<void> zero_new_bytes(State& state, uint64_t old_length, uint64_t length, uint64_t vm_state_end) {
+  const uint64_t hidden_end = std::max(
+      {state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0, vm_state_end});
+  const uint64_t end = std::min(hidden_end, length);
+  if (end > old_length)
+    co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
+}
+
+io::task<void> write_size(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  state.require_usable();
+  co_await state.write_back(/*durable=*/true);
+  std::array<std::byte, 8> field;
+  store_be(field.data(), length);
+  co_await state.write_header_fields(24, field);
   co_await state.file->flush();
-  state.l1 = std::move(longer);
-  state.header.l1_entries = static_cast<uint32_t>(entries);
-  state.header.l1_table_offset = place.host_offset;
-  state.metadata_map.add(place.host_offset, entries * 8);
-  if (old_clusters > 0) state.retired.retire({old_offset, old_clusters, false});
+  state.header.size_bytes = length;
 }
 
 io::task<void> grow(State& state, uint64_t length) {
   const uint64_t old_length = state.length_bytes;
-  {
-    const io::Mutex::Guard guard = co_await state.metadata.lock();
-    state.require_usable();
-    const uint64_t entries = div_ceil(length, state.bytes_per_l2_table);
-    if (entries > kMaxL1Bytes / 8)
-      fail(ErrorKind::kInvalidArgument, "'{}': a disk of {} bytes is too large for clusters of {} bytes",
-           state.name, length, state.cluster_bytes());
-    if (entries > state.l1.size()) co_await grow_l1(state, entries);
-    std::array<std::byte, 8> field;
-    store_be(field.data(), length);
-    co_await state.write_header_fields(24, field);
-    co_await state.file->flush();
-    state.header.size_bytes = state.length_bytes = length;
+  const uint64_t vm_state_end = has_vm_state(state) ? state.l1.size() * state.bytes_per_l2_table : 0;
+  co_await make_room(state, length);
+  state.length_bytes = length;
+  try {
+    co_await zero_new_bytes(state, old_length, length, vm_state_end);
+    co_await write_size(state, length);
+  } catch (...) {
+    state.length_bytes = old_length;
+    throw;
   }
-  // New bytes read as zero: not what lay behind the old end in its cluster or in a longer backing file.
-  const uint64_t hidden_end =
-      std::max(state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0);
-  const uint64_t end = std::min(hidden_end, length);
-  if (end > old_length)
-    co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
 }
 
 // How many clusters from `guest` on have no host cluster.

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/checked.h"
 #include "block/device.h"
 #include "block/range_lock.h"
 #include "crypto/secret.h"
@@ -57,6 +58,8 @@ struct State {
   uint64_t cluster_start(uint64_t guest) const noexcept { return guest & ~(cluster_bytes() - 1); }
   uint64_t cluster_end(uint64_t guest) const noexcept { return (guest | (cluster_bytes() - 1)) + 1; }
   uint64_t l1_index(uint64_t guest) const noexcept { return guest / bytes_per_l2_table; }
+  // Where the VM state lies in the address space of the guest: from the first L2 table past the disk on.
+  uint64_t vm_state_start() const noexcept { return align_up(header.size_bytes, bytes_per_l2_table); }
   block::Device& data() const noexcept { return external_data ? *external_data : *file; }
 
   // ---- map (mapping.cc) ----
@@ -75,6 +78,12 @@ struct State {
   // The slice that holds guest's entry, in a table that is this image's alone (made or copied if need be).
   io::task<SlicePtr> writable_slice(uint64_t guest);
   void set_entry(Slice& slice, uint64_t guest, L2Entry entry);
+  // Throws Error kCorrupt unless the entry of an L1 table names a cluster of the file.
+  uint64_t checked_l2_offset(uint64_t l1_entry, uint64_t guest) const;
+  // Moves the L1 table to a longer one (resize.cc). Throws Error kLimit.
+  io::task<void> grow_l1(uint64_t entries);
+  // The entries of an L1 table that covers so many bytes of the guest. Throws Error kLimit.
+  uint64_t l1_entries_for(uint64_t length) const;
   // Gives up what an entry that is being replaced refers to.
   void retire_entry(L2Entry entry, bool discard);
 
@@ -92,16 +101,30 @@ struct State {
   io::task<void> zero_range(io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap);
   io::task<void> discard_range(uint64_t guest, uint64_t length);
 
+  // ---- emptying (empty.cc) ----
+  io::task<void> empty();
+
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
   // refcounts.
   io::task<void> prepare_to_change();
+  // The same where only tables change and the disk reads as before: bitmaps stay true. `metadata` is held.
+  // Everything is on disk afterwards and refcounts are in order, whatever they are in between.
+  io::task<void> prepare_to_rearrange();
   // Writes what is dirty in the order that a crash needs; `metadata` is held.
   io::task<void> write_back(bool durable);
+  // Until nothing is dirty and nothing waits to be released; then the dirty bit may go. `metadata` is held.
+  io::task<void> settle();
+  // Until all transfers that had begun are over. `metadata` is held, and nothing waits to be released.
+  io::task<void> wait_for_transfers();
   // Called under `metadata` by operations that dirty tables, to keep memory bounded.
   io::task<void> relieve();
   bool needs_relief() noexcept;
   io::task<void> write_header_fields(uint64_t offset, ConstBytes fields);
+  // The image says in its header that it is damaged: no other program will write to it before it was checked.
+  io::task<void> set_corrupt_bit();
+  // Gives space of the host file back, as far as the file goes.
+  io::task<void> discard_host(uint64_t offset, uint64_t length);
   // Flushes the file (and the data file). Writes that a failed flush may have lost count as done in memory,
   // so after one nothing more is written.
   io::task<void> barrier();
@@ -111,7 +134,13 @@ struct State {
 
   // Marks the host clusters of metadata other than the refcount structure's.
   void note_metadata();
-  // Throws unless the image may be read (written) at this range: rights, key, data file, bounds.
+  // The same for the tables of snapshots. Before the first change, once.
+  io::task<void> note_snapshot_tables();
+  // Throws unless the image may be written: rights, damage.
+  void require_writable() const;
+  // Throws unless content may be read or written: key, data file.
+  void require_content() const;
+  // The first, the second and the bounds.
   void require_access(bool to_write, uint64_t offset, uint64_t length) const;
 
   [[noreturn]] void fail_corrupt(const std::string& finding) const;
@@ -129,6 +158,7 @@ struct State {
 
   GuestCipher cipher;
   std::vector<SnapshotEntry> snapshots;
+  uint64_t snapshot_table_bytes = 0;
 
   MetadataMap metadata_map;
   DiskTable l1;
@@ -138,6 +168,7 @@ struct State {
   io::Mutex metadata;
   block::RangeLock guest_ranges;
   bool prepared_to_change = false;
+  bool snapshot_tables_noted = false;
   bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
   bool unusable = false;
   std::atomic<bool> damaged = false;  // a change met damaged metadata: no further one is taken
@@ -146,10 +177,10 @@ struct State {
   const Slice* cached_slice(uint64_t l1_entry, uint64_t guest);
   uint64_t slice_offset(uint64_t l1_entry, uint64_t guest) const noexcept;
   uint64_t index_in_slice(uint64_t guest) const noexcept;
-  uint64_t checked_l2_offset(uint64_t l1_entry, uint64_t guest) const;
   uint64_t unmapped_length(uint64_t guest, uint64_t length) const noexcept;
   Run run_in_slice(const Slice& slice, uint64_t guest, uint64_t length) const;
   void check_entry(L2Entry entry, uint64_t guest) const;
+  io::task<void> empty_table(uint64_t l1_index);
   io::task<void> make_l2_table(uint64_t l1_index);
   io::task<void> copy_l2_table(uint64_t l1_index);
   io::task<void> release_retired();
@@ -158,12 +189,8 @@ struct State {
   void check_place(CompressedPlace place) const;
   void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
-  io::task<void> discard_cluster(uint64_t offset);
+  io::task<void> drop_autoclear_features(uint64_t kept);
 };
-
-// Reads and validates the snapshot table (snapshots.cc); `table_bytes`, if given, gets its length.
-io::task<std::vector<SnapshotEntry>> read_snapshots(block::Device& file, const Header& header,
-                                                    uint64_t* table_bytes = nullptr);
 
 // Rebuilds refcounts after an unclean end of an image with lazy refcounts, and clears the dirty bit
 // (check.cc).

@@ -61,9 +61,10 @@ io::task<void> State::read_whole_backing(uint64_t guest, Bytes destination) {
   throw Error(ErrorKind::kIo, damage->what(), damage->errno_value());
 }
 
-// A backing file shorter than the image reads as zero past its end.
+// A backing file shorter than the image reads as zero past its end; a longer one has nothing to do with what
+// lies behind the image's own (VM state).
 io::task<void> State::read_backing(uint64_t guest, Bytes destination) {
-  const uint64_t end = backing ? backing->length_bytes() : 0;
+  const uint64_t end = backing ? std::min(backing->length_bytes(), length_bytes) : 0;
   const uint64_t there = guest < end ? std::min<uint64_t>(destination.size(), end - guest) : 0;
   if (there > 0) file->raise(block::Event::kReadBackingAio);
   if (there > 0) co_await read_whole_backing(guest, destination.first(there));

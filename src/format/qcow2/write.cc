@@ -161,8 +161,9 @@ class AllocatingWrite {
     co_return true;
   }
 
-  // The disk's last cluster may pass its end: nothing is there to read.
+  // The disk's last cluster may pass its end: nothing is there to read. The VM state has no end.
   uint64_t readable(uint64_t guest, uint64_t length) const {
+    if (guest >= state_.vm_state_start()) return length;
     return guest >= state_.length_bytes ? 0 : std::min(length, state_.length_bytes - guest);
   }
 

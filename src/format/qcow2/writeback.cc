@@ -29,19 +29,31 @@ io::task<void> State::write_header_fields(uint64_t offset, ConstBytes fields) {
   co_await file->write(offset, fields);
 }
 
+io::task<void> State::set_corrupt_bit() {
+  damaged.store(true, std::memory_order_release);
+  if (header.version < 3 || (header.incompatible_features & kCorrupt) != 0) co_return;
+  header.incompatible_features |= kCorrupt;
+  co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features));
+  co_await file->flush();
+}
+
+io::task<void> State::drop_autoclear_features(uint64_t kept) {
+  kept &= header.autoclear_features;
+  if (kept == header.autoclear_features) co_return;
+  co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
+  header.autoclear_features = kept;
+  co_await file->flush();
+}
+
 io::task<void> State::prepare_to_change() {
   if (prepared_to_change) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();
   if (prepared_to_change) co_return;
   require_usable();
+  co_await note_snapshot_tables();
   // Bitmaps are not kept up by writes here, and unknown features may not be either: their bits say so from
   // now on.
-  const uint64_t kept = header.autoclear_features & kRawExternalData;
-  if (kept != header.autoclear_features) {
-    co_await write_header_fields(kAutoclearFeaturesAt, big_endian(kept));
-    header.autoclear_features = kept;
-    co_await file->flush();
-  }
+  co_await drop_autoclear_features(kRawExternalData);
   if (options.lazy_refcounts.value_or(header.lazy_refcounts()) && !refcounts_lazy) {
     co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
     co_await file->flush();
@@ -49,6 +61,28 @@ io::task<void> State::prepare_to_change() {
     refcounts_lazy = true;
   }
   prepared_to_change = true;
+}
+
+io::task<void> State::prepare_to_rearrange() {
+  require_usable();
+  co_await note_snapshot_tables();
+  co_await drop_autoclear_features(kKnownAutoclear);
+  co_await settle();
+}
+
+io::task<void> State::settle() {
+  require_usable();
+  do {
+    co_await write_back(/*durable=*/true);
+  } while (l2_cache.has_dirty() || l1.dirty() || !retired.empty());
+  prepared_to_change = false;
+  if (!refcounts_lazy) co_return;
+  co_await refcounts.cache().write_dirty();
+  co_await refcounts.table().write_dirty(*file);
+  co_await file->flush();
+  header.incompatible_features &= ~uint64_t{kDirty};
+  co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features));
+  refcounts_lazy = false;
 }
 
 io::task<void> State::file_barrier() {
@@ -90,9 +124,9 @@ io::task<void> State::write_back(bool durable) {
   co_await release_retired();
 }
 
-// The file may end within the cluster.
-io::task<void> State::discard_cluster(uint64_t offset) {
-  const uint64_t end = std::min(offset + cluster_bytes(), file->length_bytes());
+// The file may end within the last cluster.
+io::task<void> State::discard_host(uint64_t offset, uint64_t length) {
+  const uint64_t end = std::min(offset + length, file->length_bytes());
   if (offset < end) co_await file->discard(offset, end - offset);
 }
 
@@ -102,14 +136,28 @@ io::task<void> State::release_retired() {
   for (const Retired::Run& run : retired.turn()) {
     file->raise(block::Event::kClusterFree);
     co_await refcounts.adjust(run.host_offset, run.clusters, -1);
+    uint64_t free = 0;  // clusters right before `offset`
     for (uint64_t i = 0; i < run.clusters; ++i) {
       const uint64_t offset = run.host_offset + i * cluster_bytes();
-      if (co_await refcounts.get(offset >> header.cluster_bits) != 0) continue;
-      metadata_map.remove(offset);
-      if (run.discard ? options.discard_unmap : options.discard_other) co_await discard_cluster(offset);
+      const bool is_free = co_await refcounts.get(offset >> header.cluster_bits) == 0;
+      if (is_free) metadata_map.remove(offset);
+      free += is_free ? 1 : 0;
+      if (free == 0 || (is_free && i + 1 < run.clusters)) continue;
+      const uint64_t end = is_free ? offset + cluster_bytes() : offset;
+      if (run.discard ? options.discard_unmap : options.discard_other)
+        co_await discard_host(end - free * cluster_bytes(), free * cluster_bytes());
+      free = 0;
     }
   }
   if (!refcounts_lazy) co_await refcounts.cache().write_dirty();
+}
+
+io::task<void> State::wait_for_transfers() {
+  retired.retire({});  // no cluster: it is released when those that were retired now would be
+  while (!retired.empty()) {
+    co_await release_retired();
+    if (!retired.empty()) co_await io::yield();
+  }
 }
 
 bool State::needs_relief() noexcept {

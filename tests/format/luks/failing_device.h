@@ -10,7 +10,7 @@ namespace cofre::luks {
 
 // Stands over a device that outlives it. Counts writes, write_zeroes and flushes, and reads too if
 // `count_reads`.
-class FailingDevice final : public block::Device {
+class FailingDevice : public block::Device {
  public:
   FailingDevice(block::Device& inner, size_t good_operations, bool count_reads = false)
       : inner_(inner), left_(good_operations), count_reads_(count_reads) {}

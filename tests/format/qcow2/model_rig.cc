@@ -31,15 +31,29 @@ void ModelRig::create() {
               model_.begin());
 }
 
-std::unique_ptr<Image> ModelRig::open_over(block::Device& file, block::Device& data_file, bool for_check) {
-  OpenOptions options{.l2_cache_bytes = shape_.l2_cache_bytes, .refcount_cache_bytes = shape_.l2_cache_bytes};
-  options.for_check = for_check;
-  auto image = run(Image::open(block::make_checked(std::make_unique<Borrowed>(file)), options));
+io::task<std::unique_ptr<Image>> ModelRig::opening(block::Device& file, block::Device& data_file,
+                                                   OpenOptions options) {
+  options.l2_cache_bytes = options.refcount_cache_bytes = shape_.l2_cache_bytes;
+  auto image = co_await Image::open(block::make_checked(std::make_unique<Borrowed>(file)), options);
   if (shape_.create.data_file)
     image->set_data_file(block::make_checked(std::make_unique<Borrowed>(data_file)));
   if (shape_.backing_bytes > 0) image->set_backing(block::make_checked(std::make_unique<Borrowed>(backing_)));
-  if (image->needs_secret() && !for_check) run(image->unlock(as_bytes(kPassphrase)));
-  return image;
+  if (image->needs_secret() && !options.for_check) co_await image->unlock(as_bytes(kPassphrase));
+  co_return image;
+}
+
+std::unique_ptr<Image> ModelRig::open_over(block::Device& file, block::Device& data_file, bool for_check) {
+  return run(opening(file, data_file, {.for_check = for_check}));
+}
+
+io::task<std::unique_ptr<Image>> ModelRig::opening_snapshot(block::Device& file, size_t number) {
+  std::unique_ptr<Image> image = co_await opening(file, data_file_, {.read_only = true});
+  co_await image->show_snapshot(number);
+  co_return image;
+}
+
+std::unique_ptr<Image> ModelRig::open_snapshot(block::Device& file, size_t number) {
+  return run(opening_snapshot(file, number));
 }
 
 void ModelRig::open() {

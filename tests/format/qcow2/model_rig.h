@@ -36,6 +36,8 @@ class ModelRig {
 
   void create();
   void open();
+  // Over a device that stands before file() and outlives the image.
+  void open_through(block::Device& device) { image_ = open_over(device, data_file_); }
   void close();
   // Destroys the image as a crash would.
   void drop() noexcept { image_.reset(); }
@@ -49,6 +51,9 @@ class ModelRig {
 
   // Opens the image in `file` with this shape's options, key, data file and backing file.
   std::unique_ptr<Image> open_over(block::Device& file, block::Device& data_file, bool for_check = false);
+  // The same, but read-only, showing the snapshot of that number.
+  std::unique_ptr<Image> open_snapshot(block::Device& file, size_t number);
+  io::task<std::unique_ptr<Image>> opening_snapshot(block::Device& file, size_t number);
   CheckResult check_over(block::Device& file);
   // The same, but the refcounts of a dirty image need not be right.
   void check_over_unless_dirty(block::Device& file);
@@ -72,6 +77,8 @@ class ModelRig {
   io::task<void> perform(const Request& request);
 
  private:
+  io::task<std::unique_ptr<Image>> opening(block::Device& file, block::Device& data_file,
+                                           OpenOptions options);
   bool compresses() const;
   void make_compressed(Request& request);
   void fill(Request& request);

@@ -46,7 +46,7 @@ inline ConstBytes as_bytes(std::string_view text) {
 }
 
 // Stands for a device that outlives it: images own their devices, tests look at them afterwards.
-class Borrowed final : public block::Device {
+class Borrowed : public block::Device {
  public:
   explicit Borrowed(block::Device& inner) : inner_(inner) {}
   const std::string& name() const override { return inner_.name(); }
