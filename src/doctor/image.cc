@@ -118,9 +118,8 @@ io::task<void> look_at_backing(std::optional<image::ImageName> name, const Image
   }
 }
 
-bool can_be_read(const ImageFacts& facts, const ImageQuestions& questions) {
-  const bool needs_secret = std::ranges::any_of(facts.layers, &LayerFacts::encrypted);
-  return questions.measure && facts.backing_error.empty() && (!needs_secret || questions.secrets != nullptr);
+bool needs_passphrase(const ImageFacts& facts) {
+  return std::ranges::any_of(facts.layers, &LayerFacts::encrypted);
 }
 
 }  // namespace
@@ -131,7 +130,9 @@ io::task<ImageFacts> look_at_image(image::ImageName name, ImageQuestions questio
   Identities seen;
   std::optional<image::ImageName> below = co_await step_down(name, questions, seen, facts);
   co_await look_at_backing(std::move(below), questions, seen, facts);
-  if (can_be_read(facts, questions)) {
+  if (!questions.measure || !facts.backing_error.empty()) co_return facts;
+  facts.lacks_passphrase = needs_passphrase(facts) && questions.secrets == nullptr;
+  if (!facts.lacks_passphrase) {
     image::OpenedImage opened = co_await image::open_image(
         std::move(name), {.force_share = questions.force_share, .secrets = questions.secrets});
     facts.read_speed = co_await measure_read_speed(opened);

@@ -46,6 +46,7 @@ struct ImageFacts {
   std::vector<LayerFacts> layers;  // the top first
   std::string backing_error;       // why the chain could not be followed to its end
   std::optional<ReadSpeed> read_speed;
+  bool lacks_passphrase = false;  // or the speed of reading would have been measured
 };
 
 struct ImageQuestions {

@@ -164,7 +164,7 @@ void judge_backing(const ImageFacts& facts, Section& section) {
 void judge_read_speed(const ImageFacts& facts, Section& section) {
   const bool encrypted = std::ranges::any_of(facts.layers, &LayerFacts::encrypted);
   if (!facts.read_speed) {
-    if (encrypted && facts.backing_error.empty())
+    if (facts.lacks_passphrase)
       section.note("read-speed-left-out", "the speed of reading was not measured: that takes the passphrase",
                    "Give it with --passphrase-file, --passphrase-fd or --object");
     return;

@@ -73,8 +73,7 @@ void judge_iterations(const luks::Luks1Header& header, const UnlockCost& cost, c
               "keyslot {} has {} iterations of PBKDF2 with {}; a passphrase that people remember needs "
               "{} or more",
               i, slot.iterations, digest_name(header.hash), least),
-          "Give it a new keyslot (cryptsetup luksChangeKey, qemu-img amend) or a random passphrase of 16 "
-          "bytes "
+          "Set the passphrase anew (cofre amend --change-passphrase IMAGE), or use a random one of 16 bytes "
           "or more",
           subject);
     if (const double ms = cost.keyslot_ms(header, i); ms > kSlowUnlockMs)

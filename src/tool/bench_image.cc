@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 
@@ -160,17 +161,28 @@ nlohmann::ordered_json measure_crypto() {
   }));
 }
 
-void write_page(const image::TargetFile& target, const nlohmann::ordered_json& json) {
+// Empty at first: whether it can be written is better known before all is measured.
+void write_page(const image::TargetFile& target, std::string_view text) {
+  errno = 0;
   std::ofstream file(target.working_path(), std::ios::binary | std::ios::trunc);
-  file << page_html(json);
-  if (!file.flush()) fail(ErrorKind::kIo, "cannot write '{}'", target.path());
+  file << text;
+  if (!file.flush()) fail_errno(errno != 0 ? errno : EIO, "cannot write '{}'", target.path());
+}
+
+std::string default_directory() {
+  std::error_code trouble;
+  const std::filesystem::path path = std::filesystem::temp_directory_path(trouble);
+  if (trouble)
+    fail(ErrorKind::kNotFound, "there is no folder for temporary files ({}): set TMPDIR, or give --dir",
+         trouble.message());
+  return path.string();
 }
 
 SweepReport measure(const BenchImageArguments& given, const SweepRequest& request) {
   const HeedingSignals heeding;  // the files go before the program does
   SweepReport report;
   report.request = request;
-  report.directory = given.directory.value_or(std::filesystem::temp_directory_path().string());
+  report.directory = given.directory ? *given.directory : default_directory();
   report.file_system = file_system_name(report.directory);
   report.needs_bytes = sweep_needs_bytes(request);
   std::optional<QemuPeer> peer;
@@ -198,7 +210,7 @@ int run_bench_image(const Session& session, const std::vector<std::string>& argu
   const bool json = parse_output_is_json(given.output);
   const SweepRequest request = parse_request(given);
   std::optional<image::TargetFile> page;
-  if (given.html) page.emplace(*given.html);  // if it cannot be written, better known now
+  if (given.html) write_page(page.emplace(*given.html), {});
   SweepReport report = measure(given, request);
   if (json || page) report.crypto = measure_crypto();
   if (json)
@@ -206,7 +218,7 @@ int run_bench_image(const Session& session, const std::vector<std::string>& argu
   else
     fmt::print("{}", report_text(report));
   if (page) {
-    write_page(*page, report_json(report));
+    write_page(*page, page_html(report_json(report)));
     page->commit(false);
   }
   return 0;

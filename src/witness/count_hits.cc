@@ -8,21 +8,49 @@
 namespace cofre::witness {
 namespace {
 
-// So many registers are written from this round to the next one of the same register, if each only once: a
-// block's next round cannot begin before its last one ended, so independent blocks stand between. One where
-// it is not so regular.
-size_t registers_together(const std::vector<const AesSite*>& rounds, size_t first) {
-  std::set<uint8_t> registers = {rounds[first]->instruction.destination};
-  for (size_t i = first + 1; i < rounds.size(); ++i) {
-    if (rounds[i]->form.width_bits != rounds[first]->form.width_bits) return 1;
-    const uint8_t next = rounds[i]->instruction.destination;
-    if (next == rounds[first]->instruction.destination) return registers.size();
-    if (!registers.insert(next).second) return 1;
-  }
+using Rounds = std::vector<const AesSite*>;
+
+std::set<uint8_t> registers_of(const Rounds& rounds, size_t first, size_t count) {
+  std::set<uint8_t> registers;
+  for (size_t i = first; i < first + count; ++i) registers.insert(rounds[i]->instruction.destination);
+  return registers;
+}
+
+// How many rounds from `first` on have one width and write to registers that are all different.
+size_t different_registers(const Rounds& rounds, size_t first) {
+  std::set<uint8_t> registers;
+  for (size_t i = first; i < rounds.size(); ++i)
+    if (rounds[i]->form.width_bits != rounds[first]->form.width_bits ||
+        !registers.insert(rounds[i]->instruction.destination).second)
+      break;
+  return registers.size();
+}
+
+bool same_order(const Rounds& rounds, size_t first, size_t count) {
+  for (size_t i = first; i < first + count; ++i)
+    if (rounds[i]->instruction.destination != rounds[i + count]->instruction.destination) return false;
+  return true;
+}
+
+// Whether `count` rounds from `first` on write to registers that those after them write to again, all of
+// them.
+bool repeats(const Rounds& rounds, size_t first, size_t count) {
+  return first + 2 * count <= rounds.size() && different_registers(rounds, first + count) >= count &&
+         registers_of(rounds, first, count) == registers_of(rounds, first + count, count);
+}
+
+// Blocks that are independent of each other stand in registers of their own, and the next round writes to the
+// same ones. Compilers may order each round as they like: then it takes one round more to tell that from
+// chance. One where it is not so regular.
+size_t registers_together(const Rounds& rounds, size_t first) {
+  for (size_t count = different_registers(rounds, first); count > 1; --count)
+    if (repeats(rounds, first, count) &&
+        (same_order(rounds, first, count) || repeats(rounds, first + count, count)))
+      return count;
   return 1;
 }
 
-unsigned blocks_together(const std::vector<const AesSite*>& rounds) {
+unsigned blocks_together(const Rounds& rounds) {
   size_t most = 0;
   for (size_t i = 0; i < rounds.size(); ++i)
     most = std::max(most, registers_together(rounds, i) * (rounds[i]->form.width_bits / 128));
@@ -32,7 +60,7 @@ unsigned blocks_together(const std::vector<const AesSite*>& rounds) {
 FunctionReport report_function(const Module& module, uint32_t index) {
   const Function& function = module.code.functions[index];
   FunctionReport report = {.name = display_name(function), .named = !function.name.empty()};
-  std::vector<const AesSite*> rounds;
+  Rounds rounds;
   for (size_t i = 0; i < module.code.sites.size(); ++i) {
     const AesSite& site = module.code.sites[i];
     if (site.function != index) continue;

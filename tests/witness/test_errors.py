@@ -109,6 +109,8 @@ class Errors(WitnessCase):
         self.assertEqual(report["processes"], 1)
         inside = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", COFRE, "witness", "--pid", str(child)],
                                 capture_output=True, text=True, timeout=60, check=False)
+        if inside.stderr.startswith("unshare:"):
+            self.skipTest(f"no /proc of a namespace can be mounted here (in a chroot its root is no mount point): {inside.stderr}")
         self.assertEqual(inside.returncode, 1, inside)
         self.assertIn(f"there is no process {child}", inside.stderr)
 

@@ -47,6 +47,9 @@ TEST(CountHits, TellsHowManyBlocksAreOnTheirWay) {
   EXPECT_EQ(counted({1, 1, 1}, 128).functions[0].blocks_at_a_time, 1u);
   EXPECT_EQ(counted({0, 1, 2, 0, 1, 2}, 128).functions[0].blocks_at_a_time, 3u);
   EXPECT_EQ(counted({0, 1, 0, 1}, 512).functions[0].blocks_at_a_time, 8u);
+  // As compilers order them: to and fro, or as it comes.
+  EXPECT_EQ(counted({3, 2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0}, 512).functions[0].blocks_at_a_time, 16u);
+  EXPECT_EQ(counted({0, 1, 2, 3, 2, 0, 3, 1, 1, 2, 0, 3}, 128).functions[0].blocks_at_a_time, 4u);
   EXPECT_EQ(counted({5}, 256).functions[0].blocks_at_a_time, 2u);
   // Three side by side, then a lonely one, then three again: never four.
   EXPECT_EQ(counted({0, 1, 2, 0, 1, 2, 9, 9, 0, 1, 2, 0, 1, 2}, 128).functions[0].blocks_at_a_time, 3u);

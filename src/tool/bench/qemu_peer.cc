@@ -26,7 +26,10 @@ std::string beside(const std::string& qemu_img) {
 
 std::string version_of(const std::string& program) {
   try {
-    return first_line(run_child_well({.program = program, .arguments = {"--version"}}).output);
+    std::string line = first_line(run_child_well({.program = program, .arguments = {"--version"}}).output);
+    if (!line.starts_with("qemu-"))
+      fail(ErrorKind::kInvalidArgument, "'{}' is no qemu-img: it calls itself '{}'", program, line);
+    return line;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kNotFound) throw;
     fail(ErrorKind::kNotFound,
