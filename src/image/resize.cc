@@ -45,13 +45,24 @@ io::task<void> resize_and_fill(storage::FileDevice& file, uint64_t length, Preal
   if (mode == Preallocation::kFull) co_await write_zero_bytes(file, before, length);
 }
 
+// The file of this host that the layer is, to reserve space in it.
+storage::FileDevice& host_file_of(const Layer& layer, Preallocation mode) {
+  if (layer.host_file == nullptr)
+    fail(ErrorKind::kUnsupported,
+         "'{}': space can be reserved in a file of this host only: --preallocation={}", layer.path,
+         mode == Preallocation::kFull ? "full" : "falloc");
+  return *layer.host_file;
+}
+
 io::task<void> resize_luks(const Layer& layer, uint64_t length, Preallocation mode) {
   luks::LuksContainer& container = *layer.luks;
   require_file_preallocation(layer.path, mode);
   if (mode == Preallocation::kFull) co_return co_await container.resize(length);
-  const uint64_t before = layer.file->length_bytes();
+  if (mode == Preallocation::kOff) co_return co_await container.resize_sparse(length);
+  storage::FileDevice& file = host_file_of(layer, mode);
+  const uint64_t before = file.length_bytes();
   co_await container.resize_sparse(length);
-  if (mode == Preallocation::kFalloc) co_await reserve(*layer.file, before, layer.file->length_bytes());
+  co_await reserve(file, before, file.length_bytes());
 }
 
 io::task<void> resize_qcow2(qcow2::Image& image, uint64_t length, Preallocation mode) {
@@ -63,7 +74,8 @@ io::task<void> resize_qcow2(qcow2::Image& image, uint64_t length, Preallocation 
 io::task<void> resize_layer(const Layer& layer, uint64_t length, Preallocation mode) {
   if (layer.qcow2 != nullptr) return resize_qcow2(*layer.qcow2, length, mode);
   if (layer.luks != nullptr) return resize_luks(layer, length, mode);
-  return resize_file(*layer.file, length, mode);
+  if (mode == Preallocation::kOff) return layer.device->resize(length);
+  return resize_file(host_file_of(layer, mode), length, mode);
 }
 
 }  // namespace

@@ -1,84 +1,87 @@
 #include "layer/window.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "base/aligned_buffer.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "layer/align.h"
 
 namespace cofre::layer {
 namespace {
 
-class Window final : public block::Device {
+class WindowDevice final : public block::Device {
  public:
-  Window(block::Device& inner, uint64_t begin, uint64_t length)
-      : inner_(inner), begin_(begin), length_(length), limits_(inner.limits()) {
-    limits_.request_alignment = 1;
-    limits_.compressed_unit_bytes = 0;
-    limits_.read_only = true;
-    limits_.growable = false;
+  WindowDevice(std::unique_ptr<block::Device> inner, uint64_t offset, std::optional<uint64_t> length)
+      : inner_(std::move(inner)), offset_(offset), fixed_length_(length), limits_(inner_->limits()) {
+    if (fixed_length_) limits_.growable = false;
   }
 
-  const std::string& name() const override { return inner_.name(); }
+  const std::string& name() const override { return inner_->name(); }
   const block::Limits& limits() const override { return limits_; }
-  uint64_t length_bytes() const override { return length_; }
+  uint64_t length_bytes() const override {
+    if (fixed_length_) return *fixed_length_;
+    return std::max(inner_->length_bytes(), offset_) - offset_;
+  }
 
-  io::task<void> read(uint64_t offset, Bytes destination) override;
-  io::task<void> write(uint64_t, ConstBytes, block::WriteFlags) override { refuse(); }
-  io::task<void> write_zeroes(uint64_t, uint64_t, block::WriteFlags) override { refuse(); }
-  io::task<void> discard(uint64_t, uint64_t) override { refuse(); }
-  io::task<void> flush() override { co_return; }
-  // Down the whole chain: a window has no backing device of its own.
-  io::task<block::Extent> map(uint64_t offset, uint64_t length) override;
-  io::task<void> resize(uint64_t) override { refuse(); }
-  io::task<void> close() override { co_return; }
+  io::task<void> read(uint64_t offset, Bytes destination) override {
+    return inner_->read(below(offset, destination.size()), destination);
+  }
+  io::task<void> write(uint64_t offset, ConstBytes source, block::WriteFlags flags) override {
+    return inner_->write(below(offset, source.size()), source, flags);
+  }
+  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) override {
+    return inner_->write_zeroes(below(offset, length), length, flags);
+  }
+  io::task<void> discard(uint64_t offset, uint64_t length) override {
+    return inner_->discard(below(offset, length), length);
+  }
+  io::task<void> flush() override { return inner_->flush(); }
+  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
+    return inner_->map(below(offset, length), length);
+  }
+  io::task<void> resize(uint64_t length) override;
+  io::task<void> close() override { return inner_->close(); }
+  std::optional<uint64_t> allocated_bytes() const override { return inner_->allocated_bytes(); }
+  void raise(block::Event event) override { inner_->raise(event); }
 
  private:
-  // The aligned range of the device below that holds a range of this one.
-  struct Around {
-    uint64_t begin;
-    uint64_t end;
-  };
-  Around around(uint64_t offset, uint64_t length) const noexcept {
-    const uint64_t alignment = inner_.limits().request_alignment;
-    const uint64_t from = begin_ + offset;
-    return {align_down(from, alignment),
-            std::min(align_up<uint64_t>(from + length, alignment), inner_.length_bytes())};
+  uint64_t below(uint64_t offset, uint64_t length) const {
+    const auto end = checked_add(offset, length);
+    if (!end || !checked_add(offset_, *end) || (fixed_length_ && *end > *fixed_length_))
+      fail(ErrorKind::kNoSpace, "'{}': {} bytes at offset {} are past the end of its window", name(), length,
+           offset);
+    return offset_ + offset;
   }
-  [[noreturn]] void refuse() const { fail(ErrorKind::kReadOnly, "'{}' was opened read-only", name()); }
 
-  block::Device& inner_;
-  uint64_t begin_;
-  uint64_t length_;
+  std::unique_ptr<block::Device> inner_;
+  uint64_t offset_;
+  std::optional<uint64_t> fixed_length_;
   block::Limits limits_;
 };
 
-io::task<void> Window::read(uint64_t offset, Bytes destination) {
-  if (destination.empty()) co_return;
-  const Around range = around(offset, destination.size());
-  if (range.begin == begin_ + offset && range.end - range.begin == destination.size())
-    co_return co_await inner_.read(range.begin, destination);
-  AlignedBuffer whole(range.end - range.begin);
-  co_await inner_.read(range.begin, whole.bytes());
-  std::memcpy(destination.data(), whole.data() + (begin_ + offset - range.begin), destination.size());
-}
-
-io::task<block::Extent> Window::map(uint64_t offset, uint64_t length) {
-  const Around range = around(offset, length);
-  const block::ChainExtent found = co_await block::map_chain(inner_, range.begin, range.end - range.begin);
-  block::Extent extent = found.extent;
-  if (!extent.allocated) extent.zero = true;
-  extent.allocated = true;
-  extent.host_offset.reset();
-  extent.length_bytes = std::min(length, range.begin + extent.length_bytes - (begin_ + offset));
-  co_return extent;
+io::task<void> WindowDevice::resize(uint64_t length) {
+  if (fixed_length_) fail(ErrorKind::kUnsupported, "'{}': a raw image with size= cannot be resized", name());
+  const auto total = checked_add(offset_, length);
+  if (!total)
+    fail(ErrorKind::kLimit, "'{}': {} bytes from offset {} on are too many", name(), length, offset_);
+  co_await inner_->resize(*total);
 }
 
 }  // namespace
 
-std::unique_ptr<block::Device> make_window(block::Device& inner, uint64_t begin, uint64_t length) {
-  return std::make_unique<Window>(inner, begin, length);
+std::unique_ptr<block::Device> make_window(std::unique_ptr<block::Device> inner, uint64_t offset,
+                                           std::optional<uint64_t> length) {
+  const uint64_t whole = inner->length_bytes();
+  if (offset > whole)
+    fail(ErrorKind::kInvalidArgument, "'{}': offset {} is past the end at {}", inner->name(), offset, whole);
+  if (length && *length > whole - offset)
+    fail(ErrorKind::kInvalidArgument, "'{}': {} bytes from offset {} on are past the end at {}",
+         inner->name(), *length, offset, whole);
+  const uint64_t places = offset | length.value_or(0);
+  const uint64_t finest = places == 0 ? UINT32_MAX : places & (~places + 1);
+  if (finest < inner->limits().request_alignment)
+    inner = make_aligning(std::move(inner), static_cast<uint32_t>(finest));
+  return std::make_unique<WindowDevice>(std::move(inner), offset, length);
 }
 
 }  // namespace cofre::layer

@@ -1,14 +1,18 @@
-// A part of a device, with what lies below it, as a device of its own: for reading only, from any byte on.
+// A stretch of another device as a device of its own: raw's offset= and size=. Any lane; the errors of the
+// device below.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "block/device.h"
 
 namespace cofre::layer {
 
-// `inner` is the caller's and outlives the window. [begin, begin + length) lies within it; any lane may read
-// it that may read `inner`. Requests are of any alignment; unaligned ones go through a buffer.
-std::unique_ptr<block::Device> make_window(block::Device& inner, uint64_t begin, uint64_t length);
+// From `offset` on, `length` bytes, or without a length up to the end of `inner` (then it grows with it).
+// Requests are as fine as `offset` and `inner` allow. Throws Error kInvalidArgument if the window does not
+// lie within `inner`.
+std::unique_ptr<block::Device> make_window(std::unique_ptr<block::Device> inner, uint64_t offset,
+                                           std::optional<uint64_t> length);
 
 }  // namespace cofre::layer

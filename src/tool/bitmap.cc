@@ -68,10 +68,12 @@ void check_arguments(const CommandLine& line, const BitmapArguments& given) {
 }
 
 // Metadata only: neither keys nor backing files are needed.
-io::task<image::OpenedImage> open(image::ImageName name, bool writable) {
-  return image::open_image(
-      std::move(name),
-      {.writable = writable, .no_backing = true, .exclusive = true, .keys = image::Keys::kUnused});
+io::task<image::OpenedImage> open(image::ImageName name, bool writable, image::Secrets& secrets) {
+  return image::open_image(std::move(name), {.writable = writable,
+                                             .no_backing = true,
+                                             .exclusive = true,
+                                             .keys = image::Keys::kUnused,
+                                             .secrets = &secrets});
 }
 
 qcow2::Image& qcow2_of(const image::OpenedImage& image) {
@@ -113,13 +115,13 @@ io::task<void> perform_all(const BitmapArguments& given, image::OpenedImage& ima
   }
 }
 
-io::task<void> change_bitmaps(const BitmapArguments& given) {
-  image::OpenedImage image = co_await open(given.source.name(given.names[0]), /*writable=*/true);
+io::task<void> change_bitmaps(const BitmapArguments& given, image::Secrets& secrets) {
+  image::OpenedImage image = co_await open(given.source.name(given.names[0]), /*writable=*/true, secrets);
   std::optional<image::OpenedImage> other;
   if (given.merge_file) {
     std::optional<image::Format> format;
     if (given.merge_format) format = image::parse_format(*given.merge_format);
-    other = co_await open(image::parse_image_name(*given.merge_file, format), /*writable=*/false);
+    other = co_await open(image::parse_image_name(*given.merge_file, format), /*writable=*/false, secrets);
   }
   co_await image::close_after(image, perform_all(given, image, other ? &*other : nullptr));
   if (other) co_await other->close();
@@ -139,9 +141,9 @@ int run_bitmap(const Session& session, const std::vector<std::string>& arguments
   line.parse(arguments);
   check_arguments(line, given);
   if (given.granularity) image::parse_size(*given.granularity, "granularity");
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; metadata needs none
+  image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
   io::Lanes lanes(1);
-  lanes.run(change_bitmaps(given));
+  lanes.run(change_bitmaps(given, secrets));
   return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "image/create.h"
 #include "image/size.h"
 #include "job/convert.h"
-#include "layer/window.h"
+#include "layer/excerpt.h"
 #include "tool/command_line.h"
 #include "tool/creating.h"
 #include "tool/interrupt.h"
@@ -135,8 +135,8 @@ io::task<void> dd(const Run& run) {
   const Part part = part_of(run.operands, bytes, /*count_from_start=*/!run.session.is_cofre());
   if (part.beyond)
     tell(fmt::format("{}: {}: cannot skip to specified offset\n", run.session.program, run.operands.input));
-  const std::unique_ptr<block::Device> window = layer::make_window(*source.device, part.begin, part.length);
-  co_await copy(run, *window,
+  const std::unique_ptr<block::Device> excerpt = layer::make_excerpt(*source.device, part.begin, part.length);
+  co_await copy(run, *excerpt,
                 {.path = run.operands.output,
                  .format = image::parse_format(run.given.target_format),
                  .options = {},

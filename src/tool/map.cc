@@ -103,10 +103,10 @@ class MapPrinter {
   std::optional<BlockStatus> pending_;
 };
 
-io::task<void> map(const MapArguments& given, bool json) {
-  image::OpenedImage image =
-      co_await image::open_image(given.source.name(given.names[0]),
-                                 {.force_share = given.source.force_share, .keys = image::Keys::kUnused});
+io::task<void> map(const MapArguments& given, bool json, image::Secrets& secrets) {
+  image::OpenedImage image = co_await image::open_image(
+      given.source.name(given.names[0]),
+      {.force_share = given.source.force_share, .keys = image::Keys::kUnused, .secrets = &secrets});
   image::BlockStatusReader reader(image);
   const uint64_t length = image.device->length_bytes();
   uint64_t at = image::parse_size(given.start, "start offset");
@@ -133,9 +133,9 @@ int run_map(const Session& session, const std::vector<std::string>& arguments) {
   line.parse(arguments);
   if (given.names.size() != 1) line.fail_usage("expecting one image file name");
   const bool json = parse_output_is_json(given.output);
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; metadata needs none
+  image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
   io::Lanes lanes(1);
-  lanes.run(map(given, json));
+  lanes.run(map(given, json, secrets));
   return 0;
 }
 

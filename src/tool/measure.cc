@@ -77,10 +77,12 @@ void print_sizes(const image::FileSizes& sizes, bool json) {
 }
 
 io::task<image::FileSizes> measure_file(const MeasureArguments& given, image::Format format,
-                                        const image::CreateSettings& settings) {
-  image::OpenedImage source = co_await image::open_image(
-      given.source.name(given.names[0]),
-      {.force_share = given.source.force_share, .keys = image::Keys::kUnused, .snapshot = given.snapshot});
+                                        const image::CreateSettings& settings, image::Secrets& secrets) {
+  image::OpenedImage source =
+      co_await image::open_image(given.source.name(given.names[0]), {.force_share = given.source.force_share,
+                                                                     .keys = image::Keys::kUnused,
+                                                                     .secrets = &secrets,
+                                                                     .snapshot = given.snapshot});
   const image::FileSizes sizes = co_await image::measure_conversion(format, settings, source);
   co_await source.close();
   co_return sizes;
@@ -102,13 +104,13 @@ int run_measure(const Session& session, const std::vector<std::string>& argument
   const image::Format format = image::parse_format(given.target_format);
   image::require_writable_format(format);
   const image::CreateSettings settings = make_settings(given, format);
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; none is needed
+  image::Secrets secrets = given.secrets.secrets();
   if (given.size) {
     print_sizes(image::measure_new(format, settings, image::parse_size(*given.size, "image size")), json);
     return 0;
   }
   io::Lanes lanes(1);
-  print_sizes(lanes.run(measure_file(given, format, settings)), json);
+  print_sizes(lanes.run(measure_file(given, format, settings, secrets)), json);
   return 0;
 }
 

@@ -70,7 +70,8 @@ State::State(std::unique_ptr<block::Device> file_in, Header header_in, const Ope
       length_bytes(align_down<uint64_t>(header.size_bytes, kSectorBytes)),
       bytes_per_l2_table(header.l2_entries_per_table() << header.cluster_bits),
       metadata_map(header.cluster_bits),
-      l2_cache(*file, slice_bytes_for(header.cluster_bytes()), l2_cache_bytes(header, options)),
+      l2_cache(*file, slice_bytes_for(header.cluster_bytes()), l2_cache_bytes(header, options),
+               block::Event::kL2Load, block::Event::kL2Update),
       refcounts(*file, header, metadata_map, refcount_cache_bytes(header, options)) {
   limits.request_alignment = kSectorBytes;
   limits.memory_alignment = file->limits().memory_alignment;
@@ -378,7 +379,9 @@ io::task<block::Extent> map_at_home(State& state, uint64_t offset, uint64_t leng
 
 io::task<void> Image::flush() {
   if (state_->options.read_only) co_return;
+  state_->file->raise(block::Event::kFlushToOs);
   co_await at_home(*state_, flush_at_home(*state_));
+  state_->file->raise(block::Event::kFlushToDisk);
 }
 
 io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {

@@ -25,8 +25,11 @@ struct OpenOptions {
   bool read_only = false;
   // Bytes of L2 tables kept in memory; 0: enough for the whole image, at most kDefaultL2CacheCap.
   uint64_t l2_cache_bytes = 0;
-  uint64_t refcount_cache_bytes = 0;  // 0: a quarter of the L2 cache
-  bool discard_unmap = true;          // give discarded clusters' space back to the host
+  uint64_t refcount_cache_bytes = 0;                  // 0: a quarter of the L2 cache
+  bool discard_unmap = true;                          // give discarded clusters' space back to the host
+  bool discard_other = false;                         // and that of clusters given up otherwise
+  bool discard_snapshot = true;                       // and that of deleted snapshots
+  std::optional<bool> lazy_refcounts = std::nullopt;  // none: as the header says
   bool for_check = false;  // open although the corrupt bit is set or the tables are bad, to check and repair
 };
 // 128 MiB cover a fully allocated 1 TiB image at 64 KiB clusters.

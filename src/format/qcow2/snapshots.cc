@@ -62,7 +62,8 @@ class SnapshotChange {
     const uint64_t clusters = clusters_of(bytes);
     co_await state_.refcounts.adjust(offset, clusters, -1);
     state_.metadata_map.remove(offset, bytes);
-    co_await state_.discard_host(offset, clusters << state_.header.cluster_bits);
+    if (state_.options.discard_snapshot)
+      co_await state_.discard_host(offset, clusters << state_.header.cluster_bits);
   }
 
   io::task<void> give_back_placed() {

@@ -131,7 +131,7 @@ struct State {
   io::task<void> write_header_fields(uint64_t offset, ConstBytes fields);
   // The image says in its header that it is damaged: no other program will write to it before it was checked.
   io::task<void> set_corrupt_bit();
-  // Gives space of the host file back, as far as the file goes; only if that is wanted.
+  // Gives space of the host file back, as far as the file goes.
   io::task<void> discard_host(uint64_t offset, uint64_t length);
   // Flushes the file (and the data file). Writes that a failed flush may have lost count as done in memory,
   // so after one nothing more is written.
