@@ -31,6 +31,7 @@
 #include <string_view>
 
 #include "base/bytes.h"
+#include "block/event.h"
 #include "io/task.h"
 
 namespace cofre::block {
@@ -102,6 +103,8 @@ class Device {
   virtual Device* backing() const { return nullptr; }
   // Bytes that the host gives to this device, or nothing if it cannot tell.
   virtual std::optional<uint64_t> allocated_bytes() const { return std::nullopt; }
+  // A format above says where it is. Devices that pass requests on pass events on; only fault injectors act.
+  virtual void raise(Event /*event*/) {}
 };
 
 // What reads give: map() followed down the backing chain, stopping above `base` (null: to the bottom).

@@ -82,7 +82,7 @@ std::optional<image::ImageName> name_below(const LayerFacts& layer) {
   if (!layer.backing_file) return std::nullopt;
   std::optional<image::Format> format;
   if (layer.backing_format) format = image::find_format(*layer.backing_format);
-  return image::parse_image_name(image::resolve_beside(layer.path, *layer.backing_file), format);
+  return image::parse_header_name(image::resolve_beside(layer.path, *layer.backing_file), format);
 }
 
 using Identities = std::vector<storage::FileDevice::Identity>;
@@ -95,8 +95,10 @@ io::task<std::optional<image::ImageName>> step_down(image::ImageName name, const
                                                    .no_backing = true,
                                                    .headers_only = true,
                                                    .keys = image::Keys::kUnused});
-  const auto identity = opened.top().file->identity();
-  if (std::ranges::find(seen, identity) != seen.end())
+  const storage::FileDevice* const file = opened.top().host_file;
+  // Of what is no file of this host nobody knows whether it was seen before: it counts by itself.
+  const auto identity = file != nullptr ? file->identity() : storage::FileDevice::Identity{};
+  if (file != nullptr && std::ranges::find(seen, identity) != seen.end())
     fail(ErrorKind::kInvalidArgument, "'{}': the backing chain comes back to itself", opened.top().path);
   seen.push_back(identity);
   facts.layers.push_back(co_await look_at_layer(opened, questions));

@@ -14,27 +14,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// QEMU names an image by its path where that says all, else by a json: description.
-std::string display_name(const Layer& layer) {
-  if (!layer.key_secret) return layer.path;
-  const Json file = {{"driver", "file"}, {"filename", layer.path}};
-  Json name;
-  if (layer.format == Format::kLuks) {
-    name = {{"driver", "luks"}, {"file", file}, {"key-secret", *layer.key_secret}};
-  } else {
-    name = {{"encrypt.key-secret", *layer.key_secret}, {"driver", format_name(layer.format)}, {"file", file}};
-  }
-  // QEMU puts a space after each comma and colon here, on one line.
-  std::string text = "json:";
-  bool in_string = false;
-  for (const char c : name.dump()) {
-    if (c == '"' && text.back() != '\\') in_string = !in_string;
-    text += c;
-    if (!in_string && (c == ',' || c == ':')) text += ' ';
-  }
-  return text;
-}
-
 // Scalars as text prints them; strings without quotes.
 std::string scalar_text(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
@@ -107,8 +86,8 @@ std::string backing_text(const ImageInfo& info) {
 io::task<ImageInfo> describe(OpenedImage& image) {
   const Layer& top = image.top();
   ImageInfo info;
-  info.filename = display_name(top);
-  info.format = top.format;
+  info.filename = top.shown_name;
+  info.format = top.driver;
   info.virtual_bytes = image.device->length_bytes();
   info.actual_bytes = top.file->allocated_bytes();
   if (top.luks != nullptr) {
@@ -117,6 +96,8 @@ io::task<ImageInfo> describe(OpenedImage& image) {
   }
   if (top.foreign != nullptr) describe_foreign(*top.foreign, info);
   if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
+  // A filter tells nothing of the format below it.
+  if (top.driver != format_name(top.format)) info.format_specific = nullptr;
   co_return info;
 }
 
@@ -134,9 +115,8 @@ std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots) {
 }
 
 std::string info_text(const ImageInfo& info) {
-  std::string text =
-      fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\n", info.filename,
-                  format_name(info.format), format_size(info.virtual_bytes), info.virtual_bytes);
+  std::string text = fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\n", info.filename,
+                                 info.format, format_size(info.virtual_bytes), info.virtual_bytes);
   text += fmt::format("disk size: {}\n", info.actual_bytes ? format_size(*info.actual_bytes) : "unavailable");
   if (info.encrypted) text += "encrypted: yes\n";
   if (info.cluster_bytes) text += fmt::format("cluster_size: {}\n", *info.cluster_bytes);
@@ -157,10 +137,10 @@ Json info_json(const ImageInfo& info) {
   json["virtual-size"] = info.virtual_bytes;
   json["filename"] = info.filename;
   if (info.cluster_bytes) json["cluster-size"] = *info.cluster_bytes;
-  json["format"] = format_name(info.format);
+  json["format"] = info.format;
   if (info.actual_bytes) json["actual-size"] = *info.actual_bytes;
   if (!info.format_specific.is_null())
-    json["format-specific"] = {{"type", format_name(info.format)}, {"data", info.format_specific}};
+    json["format-specific"] = {{"type", info.format}, {"data", info.format_specific}};
   if (info.full_backing_filename) json["full-backing-filename"] = *info.full_backing_filename;
   if (info.encrypted) json["encrypted"] = true;
   if (info.backing_filename) json["backing-filename"] = *info.backing_filename;

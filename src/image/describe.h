@@ -12,7 +12,7 @@ namespace cofre::image {
 
 struct ImageInfo {
   std::string filename;
-  Format format = Format::kRaw;
+  std::string format;  // or the driver of a filter or of bare storage
   uint64_t virtual_bytes = 0;
   std::optional<uint64_t> actual_bytes;  // that the host gives to its file (a data file not counted)
   std::optional<uint64_t> cluster_bytes;

@@ -1,38 +1,44 @@
 #include "image/image_name.h"
 
 #include "base/error.h"
+#include "image/drivers.h"
+#include "image/protocol_name.h"
 
 namespace cofre::image {
 namespace {
 
 constexpr std::string_view kJson = "json:";
-constexpr std::string_view kFile = "file:";
 
-// What stands before a colon in the first part of a path: "nbd" of "nbd://host/x", "rbd" of "rbd:pool/image".
-std::string_view protocol_of(std::string_view text) {
-  const size_t colon = text.find_first_of(":/");
-  return colon != std::string_view::npos && colon > 0 && text[colon] == ':' ? text.substr(0, colon)
-                                                                            : std::string_view();
+bool is_driver_key(std::string_view key) {
+  return key == "driver" || key.ends_with(".driver");
 }
 
-bool is_file_driver(std::string_view driver) {
-  return driver == "file" || driver == "host_device";
+void refuse_in_header(const std::string& text, std::string_view driver) {
+  if (find_format(driver) || driver == "file" || driver == "host_device") return;
+  fail(ErrorKind::kUnsupported,
+       "'{}' stands in an image's header, where driver {} is not supported: an image opens no connection by "
+       "itself. If you trust it, name it with backing.* (or data-file.*) options",
+       text, driver);
 }
 
 }  // namespace
 
+ImageName parse_header_name(const std::string& text, std::optional<Format> format) {
+  ImageName image = parse_image_name(text, format);
+  if (!image.driver.empty()) refuse_in_header(text, image.driver);
+  for (const auto& [key, value] : image.options.values())
+    if (is_driver_key(key)) refuse_in_header(text, value);
+  return image;
+}
+
 ImageName image_name_of(Options options, const std::string& text) {
   ImageName image{.text = text, .options = {}, .format = std::nullopt};
-  const std::optional<std::string> driver = options.take("driver");
-  if (driver && is_file_driver(*driver)) {
-    // A bare file is a raw image of it.
-    const std::optional<std::string> path = options.take("filename");
-    options.finish(fmt::format("'{}': driver {}", text, *driver));
-    if (!path) fail(ErrorKind::kInvalidArgument, "'{}': driver {} needs filename=PATH", text, *driver);
-    options.set("file.filename", *path);
-    image.format = Format::kRaw;
-  } else if (driver) {
-    image.format = parse_format(*driver);
+  if (const std::optional<std::string> driver = options.take("driver")) {
+    image.format = find_format(*driver);
+    if (!image.format && !is_driver(*driver))
+      fail(ErrorKind::kInvalidArgument, "'{}': there is no driver '{}'; there are {}", text, *driver,
+           driver_names());
+    if (!image.format) image.driver = *driver;
   }
   image.options = std::move(options);
   return image;
@@ -40,19 +46,18 @@ ImageName image_name_of(Options options, const std::string& text) {
 
 ImageName parse_image_name(const std::string& text, std::optional<Format> format) {
   if (text.starts_with(kJson)) {
-    ImageName image = image_name_of(Options::parse_json(std::string_view(text).substr(kJson.size())), text);
-    if (format && image.format && *format != *image.format)
-      fail(ErrorKind::kInvalidArgument, "'{}' says driver {}, but format {} was asked for", text,
-           format_name(*image.format), format_name(*format));
-    if (format) image.format = format;
-    return image;
+    Options options = Options::parse_json(std::string_view(text).substr(kJson.size()));
+    // As in QEMU, what is said beside the name counts.
+    if (format) options.set("driver", std::string(format_name(*format)));
+    return image_name_of(std::move(options), text);
   }
   if (text.empty()) fail(ErrorKind::kInvalidArgument, "the name of the image is empty");
-  const std::string_view protocol = protocol_of(text);
-  if (!protocol.empty() && !text.starts_with(kFile))
-    fail(ErrorKind::kUnsupported,
-         "'{}': protocol '{}' is not supported; for a file of that name write './{}'", text, protocol, text);
-  return image_name_of_file(text.starts_with(kFile) ? text.substr(kFile.size()) : text, format);
+  ImageName image{.text = text, .options = {}, .format = format};
+  Options storage = parse_protocol_name(text);
+  const std::optional<std::string> driver = storage.take("driver");
+  if (driver != "file") storage.set("driver", *driver);
+  for (const auto& [key, value] : storage.values()) image.options.set("file." + key, value);
+  return image;
 }
 
 ImageName image_name_of_file(const std::string& path, std::optional<Format> format) {
@@ -62,7 +67,7 @@ ImageName image_name_of_file(const std::string& path, std::optional<Format> form
 }
 
 ImageName parse_image_options(const std::string& text) {
-  return image_name_of(Options::parse_list(text), text);
+  return image_name_of(Options::parse_list(text, "file"), text);
 }
 
 std::string resolve_beside(const std::string& overlay_path, const std::string& name) {

@@ -1,16 +1,16 @@
 // What a user writes for an image: a path, a "json:{...}" description, or (--image-opts) an option list. Any
 // lane.
 //
-// An image is a tree of options, as in QEMU:
+// An image is a tree of options, as in QEMU: each node has a driver and the driver's options, and those of
+// its children begin with "file.", "backing." and so on.
 //   driver=raw|qcow2|luks|vmdk|vdi|vhdx|vpc   left out: told by the content
-//   file.driver=file                 (the default) a file or block device of this host
-//   file.filename=PATH
-//   key-secret=ID                    luks
-//   encrypt.key-secret=ID, encrypt.format=luks|aes         qcow2
-//   force_size_calc=current_size|chs                  vpc
-//   backing.file.filename=..., backing.driver=..., ...     qcow2: in place of what the header names; backing=
-//   for none data-file.filename=PATH          qcow2: in place of the header's data file cache.direct,
-//   cache.no-flush, l2-cache-size, refcount-cache-size, cache-size, discard, read-only, force-share
+//     raw: offset=, size=; luks: key-secret=ID; vpc: force_size_calc=current_size|chs
+//     qcow2: encrypt.key-secret=ID, encrypt.format=luks|aes, backing.*, data-file.*, and what
+//     qcow2_options.h tells
+//   driver=file|host_device|nbd|null-co|null-aio          storage: storage_drivers.h
+//   driver=throttle|copy-on-read|blkdebug|blkverify       filters: graph.h
+//   cache.direct, cache.no-flush, read-only, auto-read-only, discard, detect-zeroes, node-name, force-share
+//                                    every node
 #pragma once
 
 #include <optional>
@@ -25,11 +25,15 @@ struct ImageName {
   std::string text;              // as written, for messages
   Options options;               // the tree above, without the driver
   std::optional<Format> format;  // of the driver or -f
+  std::string driver = {};       // one that is no format
 };
 
-// A path (also "file:PATH") or "json:{...}". Throws Error kInvalidArgument, kUnsupported for "nbd://..." and
-// the like (as in QEMU, whatever has a colon before the first slash).
+// A path, a name with a protocol (protocol_name.h) or "json:{...}", whose driver `format` overrules. Throws
+// Error kInvalidArgument, kUnsupported for a protocol that there is not.
 ImageName parse_image_name(const std::string& text, std::optional<Format> format = std::nullopt);
+// The same for a name out of an image's header, which nobody here wrote: it may name files and formats over
+// them, but no server, and no filter that reads further files. Throws Error kUnsupported.
+ImageName parse_header_name(const std::string& text, std::optional<Format> format = std::nullopt);
 // The file `path`, whatever characters are in it.
 ImageName image_name_of_file(const std::string& path, std::optional<Format> format = std::nullopt);
 // The text after --image-opts. Throws Error kInvalidArgument.
@@ -38,7 +42,7 @@ ImageName parse_image_options(const std::string& text);
 ImageName image_name_of(Options options, const std::string& text);
 
 // A backing or data file named in the header of `overlay_path`: relative to that file's folder, unless it is
-// absolute or a "json:" or "file:" name.
+// absolute or begins with a protocol or "json:".
 std::string resolve_beside(const std::string& overlay_path, const std::string& name);
 
 }  // namespace cofre::image

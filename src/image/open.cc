@@ -3,7 +3,12 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/units.h"
+#include "image/drivers.h"
+#include "image/graph.h"
 #include "image/open_foreign.h"
+#include "image/protocol_name.h"
+#include "image/qcow2_options.h"
 #include "image/sector_padded.h"
 #include "image/snapshot_param.h"
 #include "layer/align.h"
@@ -16,21 +21,13 @@ struct LayerOptions {
   std::string path;
   std::optional<std::string> key_secret;
   std::optional<std::string> encrypt_format;
-  std::optional<std::string> data_file;
+  Options data_file;
   Options backing;
   bool backing_given = false;
-  CacheMode cache;
-  bool discard_unmap = true;
-  uint64_t l2_cache_bytes = 0;
-  uint64_t refcount_cache_bytes = 0;
+  bool on_host = false;  // its storage is a file of this host
+  NodeOptions node;
+  Qcow2Settings qcow2;
   foreign::VpcSize vpc_size = foreign::VpcSize::kByCreator;
-};
-
-// What stays the same all the way down a chain.
-struct Walk {
-  OpenPolicy policy;
-  std::vector<storage::FileDevice::Identity> files;
-  std::vector<Layer> chain;
 };
 
 std::string chain_text(const std::vector<Layer>& chain) {
@@ -39,56 +36,18 @@ std::string chain_text(const std::vector<Layer>& chain) {
   return text;
 }
 
-std::string take_path(Options& options, const ImageName& name) {
-  Options file = options.take_prefix("file");
-  const std::string driver = file.take("driver").value_or("file");
-  if (driver != "file" && driver != "host_device")
-    fail(ErrorKind::kUnsupported,
-         "'{}': file.driver '{}' is not supported; files and block devices of this host are", name.text,
-         driver);
-  for (const char* harmless : {"node-name", "locking", "aio"}) file.take(harmless);
-  std::optional<std::string> path = file.take("filename");
-  file.finish(fmt::format("'{}': file", name.text));
-  if (!path || path->empty())
-    fail(ErrorKind::kInvalidArgument, "'{}' names no file: file.filename=PATH", name.text);
-  return *path;
-}
-
-void take_cache_options(Options& options, LayerOptions& into) {
-  into.cache.direct = options.take_bool("cache.direct").value_or(into.cache.direct);
-  into.cache.no_flush = options.take_bool("cache.no-flush").value_or(into.cache.no_flush);
-}
-
 void take_qcow2_options(Options& options, LayerOptions& into) {
   into.key_secret = options.take("encrypt.key-secret");
   into.encrypt_format = options.take("encrypt.format");
-  into.l2_cache_bytes = options.take_size("l2-cache-size").value_or(0);
-  into.refcount_cache_bytes = options.take_size("refcount-cache-size").value_or(0);
-  if (const auto both = options.take_size("cache-size"); both && into.l2_cache_bytes == 0)
-    into.l2_cache_bytes = *both - *both / 5;
+  into.qcow2 = take_qcow2_settings(options);
   const std::optional<std::string> none = options.take("backing");
   if (none && !none->empty())
     fail(ErrorKind::kUnsupported,
          "backing={}: references to nodes are not supported; use backing.file.filename=PATH", *none);
   into.backing = options.take_prefix("backing");
   into.backing_given = none.has_value() || !into.backing.empty();
-  Options data_file = options.take_prefix("data-file");
-  data_file.take("driver");
-  into.data_file = data_file.take("filename");
-  if (!into.data_file) into.data_file = data_file.take("file.filename");
-  data_file.finish("data-file");
-}
-
-// The options that the format of the image does not bear on come first, so that probing can look at the file.
-LayerOptions take_common(Options& options, const ImageName& name, const OpenPolicy& policy) {
-  LayerOptions layer;
-  layer.cache = policy.cache;
-  layer.path = take_path(options, name);
-  take_cache_options(options, layer);
-  options.take("node-name");
-  const std::string discard = options.take("discard").value_or("unmap");
-  layer.discard_unmap = discard == "unmap" || discard == "on";
-  return layer;
+  if (options.has("data-file") || options.has_prefix("data-file"))
+    into.data_file = take_child(options, "data-file", into.path);
 }
 
 void take_of_format(Options& options, Format format, const ImageName& name, LayerOptions& into) {
@@ -106,12 +65,14 @@ storage::FileLocks locks_for(bool is_raw_top, const OpenPolicy& policy) {
   return storage::FileLocks::format(!policy.writable);
 }
 
-storage::FileOptions file_options(const LayerOptions& layer, const OpenPolicy& policy) {
+// How a vmdk's other files are opened.
+storage::FileOptions extent_file_options(const OpenPolicy& policy) {
   return {.read_only = !policy.writable,
-          .direct = layer.cache.direct,
-          .no_flush = layer.cache.no_flush,
-          .write_through = layer.cache.write_through,
-          .blocking = policy.bulk && !layer.cache.direct};
+          .direct = policy.cache.direct,
+          .no_flush = policy.cache.no_flush,
+          .write_through = policy.cache.write_through,
+          .blocking = policy.bulk && !policy.cache.direct,
+          .locks = locks_for(/*is_raw_top=*/false, policy)};
 }
 
 // Formats are made of sectors; direct I/O may want larger requests.
@@ -119,17 +80,23 @@ std::unique_ptr<block::Device> sector_aligned(std::unique_ptr<block::Device> fil
   return layer::make_aligning(std::move(file), kSectorBytes);
 }
 
-void refuse_loop(const Walk& walk, const storage::FileDevice& file, const std::string& path) {
-  const auto identity = file.identity();
-  if (std::find(walk.files.begin(), walk.files.end(), identity) != walk.files.end())
-    fail(ErrorKind::kInvalidArgument, "the backing chain comes back to itself: {}'{}'",
-         chain_text(walk.chain), path);
-  if (walk.files.size() >= walk.policy.max_chain)
+// `node` was just opened: the last of the walk's files is its own.
+void refuse_loop(const Walk& walk, const Node& node, const std::string& path) {
+  if (node.host_file != nullptr) {
+    const auto last = walk.files.end() - 1;
+    if (std::find(walk.files.begin(), last, node.host_file->identity()) != last)
+      fail(ErrorKind::kInvalidArgument, "the backing chain comes back to itself: {}'{}'",
+           chain_text(walk.chain), path);
+  }
+  if (walk.chain.size() >= walk.policy.max_chain)
     fail(ErrorKind::kLimit, "the backing chain of '{}' is longer than {} images", walk.chain.front().path,
          walk.policy.max_chain);
 }
 
-io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy);
+void lock_files(const Node& node, bool is_raw_top, OpenPolicy policy) {
+  policy.force_share = policy.force_share || node.force_share;
+  for (storage::FileDevice* const file : node.files) file->set_locks(locks_for(is_raw_top, policy));
+}
 
 // Where a LUKS header lies.
 struct LuksPlace {
@@ -181,43 +148,58 @@ void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options
          options.path, *options.encrypt_format, is);
 }
 
-void attach_data_file(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      Layer& layer) {
-  if (!image.header().external_data()) return;
-  const std::optional<std::string> named = options.data_file ? options.data_file : image.header().data_file;
-  if (!named)
+io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& options,
+                                const OpenPolicy& policy, size_t index) {
+  if (!image.header().external_data()) {
+    if (!options.data_file.empty() && !policy.headers_only)
+      fail(ErrorKind::kInvalidArgument, "'{}' has no external data file: data-file has no meaning there",
+           options.path);
+    co_return;
+  }
+  const std::optional<std::string>& named = image.header().data_file;
+  if (options.data_file.empty() && !named)
     fail(ErrorKind::kInvalidArgument,
          "'{}' keeps its content in a data file but does not name it: give data-file.filename=PATH",
          options.path);
-  const std::string path = options.data_file ? *named : resolve_beside(options.path, *named);
-  storage::FileOptions how = file_options(options, policy);
-  how.locks = locks_for(false, policy);
-  std::unique_ptr<storage::FileDevice> file;
-  try {
-    file = storage::FileDevice::open(path, how);
-  } catch (const Error& error) {
-    throw error.with_context(fmt::format("data file of '{}'", options.path));
+  if (options.data_file.empty()) {
+    ImageName name = parse_header_name(resolve_beside(options.path, *named), Format::kRaw);
+    options.data_file = take_child(name.options, "file", options.path);
   }
-  layer.data_file = file.get();
-  image.set_data_file(sector_aligned(std::move(file)));
+  const std::string what = fmt::format("data file of '{}'", options.path);
+  Node file;
+  try {
+    file = co_await open_storage(walk, std::move(options.data_file), policy, what);
+    lock_files(file, /*is_raw_top=*/false, policy);
+  } catch (const Error& error) {
+    throw error.with_context(what);
+  }
+  walk.chain[index].data_file = file.device.get();
+  image.set_data_file(sector_aligned(std::move(file.device)));
 }
 
 // The name of what lies below, or nothing.
 std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& options) {
   const qcow2::Header& header = image.header();
   if (options.backing_given && options.backing.empty()) return std::nullopt;
-  std::optional<Format> format;
-  if (header.backing_format) format = find_format(*header.backing_format);
-  if (options.backing.has_prefix("file"))
+  if (options.backing.has_prefix("file") || (!options.backing.empty() && !header.backing_file))
     return image_name_of(std::move(options.backing), options.path + ": backing");
   if (!header.backing_file) return std::nullopt;
-  if (header.backing_format && !format && *header.backing_format != "file" &&
-      *header.backing_format != "host_device")
-    fail(ErrorKind::kUnsupported, "'{}' has a backing file of format '{}', which is not supported",
-         options.path, *header.backing_format);
-  ImageName name = parse_image_name(resolve_beside(options.path, *header.backing_file), format);
+  const std::string& named = *header.backing_file;
+  if (!options.on_host && !named.starts_with('/') && protocol_of(named).empty())
+    fail(ErrorKind::kUnsupported,
+         "'{}' is no file of this host, and its backing file '{}' counts from its folder: give "
+         "backing.file.filename=PATH",
+         options.path, named);
   // backing.encrypt.key-secret and the like speak of the file that the header names.
-  options.backing.take("driver");
+  const std::optional<std::string> driver = options.backing.take("driver");
+  const std::optional<std::string>& said = driver ? driver : header.backing_format;
+  std::optional<Format> format;
+  if (said) format = find_format(*said);
+  if (said && !format && !is_driver(*said))
+    fail(ErrorKind::kUnsupported, "'{}' has a backing file of format '{}', which is not supported",
+         options.path, *said);
+  if (said && !format) format = Format::kRaw;  // of a bare file or other storage
+  ImageName name = parse_header_name(resolve_beside(options.path, named), format);
   name.options.merge(options.backing);
   return name;
 }
@@ -252,7 +234,8 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
     if (!name) co_return;
     OpenPolicy below = policy_below(policy);
     below.writable = is_writable_backing(walk, *name, options.path);
-    backing = co_await open_layer(walk, std::move(*name), std::move(below));
+    Node node = co_await open_layer(walk, std::move(*name), std::move(below));
+    backing = std::move(node.device);
   } catch (const Error& error) {
     throw error.with_context(fmt::format("backing file of '{}'", options.path));
   }
@@ -261,18 +244,24 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
 
 io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<block::Device> file,
                                                     LayerOptions options, OpenPolicy policy, size_t index) {
-  const qcow2::OpenOptions how = {.read_only = !policy.writable,
-                                  .l2_cache_bytes = options.l2_cache_bytes,
-                                  .refcount_cache_bytes = options.refcount_cache_bytes,
-                                  .discard_unmap = options.discard_unmap,
-                                  .for_check = policy.for_check};
+  const Qcow2Settings& settings = options.qcow2;
+  const qcow2::OpenOptions how = {
+      .read_only = !policy.writable,
+      .l2_cache_bytes = settings.l2_cache_bytes,
+      .refcount_cache_bytes = settings.refcount_cache_bytes,
+      .discard_unmap = settings.pass_discard_request.value_or(options.node.discard_unmap),
+      .discard_other = settings.pass_discard_other,
+      .discard_snapshot = settings.pass_discard_snapshot,
+      .lazy_refcounts = settings.lazy_refcounts,
+      .for_check = policy.for_check};
   std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(sector_aligned(std::move(file)), how);
   walk.chain[index].qcow2 = image.get();
   walk.chain[index].device = image.get();
+  check_qcow2_settings(settings, image->header());
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
   co_await unlock(*image, options, policy, label, index == 0);
-  attach_data_file(*image, options, policy, walk.chain[index]);
+  co_await attach_data_file(walk, *image, options, policy, index);
   co_await attach_backing(walk, *image, std::move(options), policy);
   if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
   co_return image;
@@ -310,15 +299,13 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<b
   co_return container;
 }
 
-io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk,
-                                                            std::unique_ptr<storage::FileDevice> file,
+io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk, std::unique_ptr<block::Device> file,
                                                             LayerOptions options, OpenPolicy policy,
                                                             size_t index) {
-  storage::FileOptions how = file_options(options, policy);
-  how.locks = locks_for(false, policy);
   const ForeignSource source = {.format = walk.chain[index].format,
                                 .path = options.path,
-                                .extent_files = how,
+                                .has_folder = options.on_host,
+                                .extent_files = extent_file_options(policy),
                                 .vpc_size = options.vpc_size};
   std::unique_ptr<foreign::Image> image = co_await open_foreign(source, std::move(file));
   walk.chain[index].foreign = image.get();
@@ -326,45 +313,131 @@ io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk,
   co_return image;
 }
 
-io::task<std::unique_ptr<block::Device>> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
-  policy.writable = policy.writable && !name.options.take_bool("read-only").value_or(false);
-  policy.force_share = name.options.take_bool("force-share").value_or(policy.force_share);
-  if (policy.force_share && policy.writable)
-    fail(ErrorKind::kInvalidArgument, "'{}': -U (--force-share) is for reading only", name.text);
+// Raw: what is in the node is what the guest sees.
+void open_raw(Walk& walk, Node& node, Options& options, size_t index) {
+  node.device = make_sector_padded(sector_aligned(std::move(node.device)));
+  apply_raw_window(node, options);
+  walk.chain[index].device = node.device.get();
+}
 
-  LayerOptions options = take_common(name.options, name, policy);
-  std::unique_ptr<storage::FileDevice> file =
-      storage::FileDevice::open(options.path, file_options(options, policy));
-  refuse_loop(walk, *file, options.path);
-  walk.files.push_back(file->identity());
-  const Format format = name.format ? *name.format : co_await probe_format(*file);
-  take_of_format(name.options, format, name, options);
-  if (policy.writable) require_writable(format, options.path);
-  const bool is_raw_top = format == Format::kRaw && walk.chain.empty();
-  file->set_locks(locks_for(is_raw_top, policy));
+// What of an image's options belongs into its name, in the order in which QEMU shows it.
+void describe_layer(Node& node, Format format, const Options& options) {
+  nlohmann::ordered_json description = nlohmann::ordered_json::object();
+  const auto add = [&](const char* key) {
+    const auto found = options.values().find(key);
+    if (found == options.values().end()) return;
+    description[key] = found->second;
+    node.filename.clear();
+  };
+  add("offset");
+  add("encrypt.key-secret");
+  description["driver"] = format_name(format);
+  add("size");
+  description["file"] = std::move(node.description);
+  add("key-secret");
+  node.description = std::move(description);
+}
 
-  const size_t index = walk.chain.size();
-  walk.chain.push_back({.path = options.path,
-                        .format = format,
-                        .probed = !name.format.has_value(),
+// An image that is a bare file, or other storage: raw, but for its name.
+io::task<Node> open_bare_storage(Walk& walk, ImageName name, OpenPolicy policy) {
+  Options options = std::move(name.options);
+  options.set("driver", name.driver);
+  Node node = co_await open_storage(walk, std::move(options), policy, name.text);
+  const std::string path = shown_name(node);
+  if (policy.snapshot)
+    fail(ErrorKind::kUnsupported, "'{}': driver {} has no internal snapshots", path, name.driver);
+  refuse_loop(walk, node, path);
+  lock_files(node, walk.chain.empty(), policy);
+  block::Device* const file = node.device.get();
+  node.device = make_sector_padded(sector_aligned(std::move(node.device)));
+  walk.chain.push_back({.path = path,
+                        .shown_name = path,
+                        .driver = name.driver,
+                        .format = Format::kRaw,
                         .writable = policy.writable,
-                        .file = file.get(),
-                        .key_secret = options.key_secret});
-  if (format == Format::kQcow2)
-    co_return co_await open_qcow2(walk, std::move(file), std::move(options), policy, index);
+                        .device = node.device.get(),
+                        .file = file,
+                        .host_file = node.host_file});
+  co_return node;
+}
+
+// The image below is opened first; the filter then stands in its place in the chain.
+io::task<Node> open_filtered_image(Walk& walk, ImageName name, OpenPolicy policy) {
+  const NodeOptions own = take_node_options(name.options, policy, name.text);
+  const OpenPolicy child_policy = policy_of_child(policy, own);
+  const std::string prefix(find_driver(name.driver)->child);
+  Options child = take_child(name.options, prefix, name.text);
+  // Only blkverify looks at the content to tell what it stands over.
+  if (!child.has("driver") && name.driver != "blkverify") child.set("driver", "file");
+  const size_t index = walk.chain.size();
+  Node node = co_await open_layer(walk, image_name_of(std::move(child), name.text), child_policy);
+  node = co_await open_filter(walk, name.driver, std::move(name.options), std::move(node), child_policy);
+  lock_files(node, walk.chain[index].format == Format::kRaw && index == 0, child_policy);
+  apply_node_options(node, own);
+  Layer& layer = walk.chain[index];
+  layer.device = node.device.get();
+  layer.driver = name.driver;
+  layer.shown_name = shown_name(node);
+  co_return node;
+}
+
+io::task<void> open_format(Walk& walk, Node& node, Options& own, LayerOptions options, OpenPolicy policy,
+                           const ImageName& name, Format format) {
+  const size_t index = walk.chain.size() - 1;
+  if (format == Format::kQcow2) {
+    node.device = co_await open_qcow2(walk, std::move(node.device), std::move(options), policy, index);
+    co_return;
+  }
   if (policy.snapshot)
     fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
          format_name(format));
-  if (format == Format::kLuks)
-    co_return co_await open_luks(walk, std::move(file), std::move(options), policy, index);
-  if (format != Format::kRaw)
-    co_return co_await open_foreign_layer(walk, std::move(file), std::move(options), policy, index);
-  std::unique_ptr<block::Device> raw = make_sector_padded(sector_aligned(std::move(file)));
-  walk.chain[index].device = raw.get();
-  co_return raw;
+  if (format == Format::kLuks) {
+    node.device = co_await open_luks(walk, std::move(node.device), std::move(options), policy, index);
+  } else if (format != Format::kRaw) {
+    node.device =
+        co_await open_foreign_layer(walk, std::move(node.device), std::move(options), policy, index);
+  } else {
+    open_raw(walk, node, own, index);
+    own.finish(fmt::format("'{}': format raw", name.text));
+  }
 }
 
 }  // namespace
+
+io::task<Node> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
+  if (const Driver* const driver = find_driver(name.driver))
+    co_return co_await (driver->kind == DriverKind::kFilter
+                            ? open_filtered_image(walk, std::move(name), policy)
+                            : open_bare_storage(walk, std::move(name), policy));
+  LayerOptions options;
+  options.node = take_node_options(name.options, policy, name.text);
+  policy = policy_of_child(policy, options.node);
+  Node node = co_await open_storage(walk, take_child(name.options, "file", name.text), policy, name.text);
+  options.path = shown_name(node);
+  options.on_host = node.host_file != nullptr;
+  refuse_loop(walk, node, options.path);
+  const Format format = name.format ? *name.format : co_await probe_format(*node.device);
+  describe_layer(node, format, name.options);
+  if (format != Format::kRaw) take_of_format(name.options, format, name, options);
+  if (policy.writable) require_writable(format, options.path);
+  lock_files(node, format == Format::kRaw && walk.chain.empty(), policy);
+  walk.chain.push_back({.path = options.path,
+                        .shown_name = shown_name(node),
+                        .driver = std::string(format_name(format)),
+                        .format = format,
+                        .probed = !name.format.has_value(),
+                        .writable = policy.writable,
+                        .file = node.device.get(),
+                        .host_file = node.host_file,
+                        .key_secret = options.key_secret});
+  const size_t index = walk.chain.size() - 1;
+  const NodeOptions own = options.node;
+  co_await open_format(walk, node, name.options, std::move(options), policy, name, format);
+  apply_node_options(node, own);
+  walk.chain[index].device = node.device.get();
+  node.files.clear();  // they are locked
+  co_return node;
+}
 
 CacheMode parse_cache_mode(std::string_view name) {
   if (name == "none" || name == "off") return {.direct = true};
@@ -381,7 +454,8 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   if (policy.secrets == nullptr) policy.secrets = &nothing;
   Walk walk{.policy = policy, .files = {}, .chain = {}};
   OpenedImage opened;
-  opened.device = co_await open_layer(walk, std::move(name), policy);
+  Node node = co_await open_layer(walk, std::move(name), policy);
+  opened.device = std::move(node.device);
   opened.chain = std::move(walk.chain);
   co_return opened;
 }

@@ -60,17 +60,20 @@ struct OpenPolicy {
 
 // One image of a chain: views into the devices of OpenedImage.
 struct Layer {
-  std::string path;  // of its file
+  std::string path;             // of its file; the name of other storage
+  std::string shown_name = {};  // as info shows it: the path where that says all
+  std::string driver = {};      // as info shows it: the format, or the filter or storage that the image is
   Format format = Format::kRaw;
   bool probed = false;  // the format was told by the content
   bool writable = false;
   block::Device* device = nullptr;           // as seen by readers
-  storage::FileDevice* file = nullptr;       // where it is stored
-  storage::FileDevice* data_file = nullptr;  // qcow2, if it has one
+  block::Device* file = nullptr;             // where it is stored
+  storage::FileDevice* host_file = nullptr;  // the same, if that is a file of this host
+  block::Device* data_file = nullptr;        // qcow2, if it has one
   qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
   luks::LuksContainer* luks = nullptr;
   foreign::Image* foreign = nullptr;
-  std::optional<std::string> key_secret;  // the secret's id, where one was named
+  std::optional<std::string> key_secret = {};  // the secret's id, where one was named
 };
 
 struct OpenedImage {

@@ -16,6 +16,9 @@ std::unique_ptr<block::Device> byte_aligned(std::unique_ptr<block::Device> file)
 
 // `name` is one without a slash: the file is in the image's folder, whatever else the name has in it.
 std::unique_ptr<block::Device> open_extent(const ForeignSource& source, const std::string& name) {
+  if (!source.has_folder)
+    fail(ErrorKind::kUnsupported, "'{}' is no file of this host, and its file '{}' lies beside it",
+         source.path, name);
   const size_t folder_bytes = source.path.rfind('/') + 1;  // 0 where there is none
   return byte_aligned(
       storage::FileDevice::open(source.path.substr(0, folder_bytes) + name, source.extent_files));
@@ -24,7 +27,7 @@ std::unique_ptr<block::Device> open_extent(const ForeignSource& source, const st
 }  // namespace
 
 io::task<std::unique_ptr<foreign::Image>> open_foreign(ForeignSource source,
-                                                       std::unique_ptr<storage::FileDevice> file) {
+                                                       std::unique_ptr<block::Device> file) {
   std::unique_ptr<block::Device> bytes = byte_aligned(std::move(file));
   switch (source.format) {
     case Format::kVdi:

@@ -155,12 +155,17 @@ void strip_newline(SecretBytes& secret) noexcept {
 void Secrets::add_object(std::string_view text) {
   Options properties = parse_object(text);
   const std::string type = properties.take("qom-type").value_or("");
-  if (type != "secret")
+  if (type != "secret" && !Objects::knows(type))
     fail(ErrorKind::kInvalidArgument,
-         "--object '{}' is not known; the one object there is: secret,id=ID,file=PATH", type);
+         "--object '{}' is not known; there are secret, tls-creds-x509, tls-creds-psk and throttle-group",
+         type);
   const std::optional<std::string> id = properties.take("id");
   if (!id || id->empty())
-    fail(ErrorKind::kInvalidArgument, "--object secret needs an id: secret,id=ID,file=PATH");
+    fail(ErrorKind::kInvalidArgument, "--object {} needs an id: {},id=ID,...", type, type);
+  if (type != "secret") {
+    if (by_id_.contains(*id)) fail(ErrorKind::kExists, "there are two objects with the id '{}'", *id);
+    return objects_.add(type, *id, std::move(properties));
+  }
   const std::string what = fmt::format("secret '{}'", *id);
 
   const bool base64 = take_is_base64(properties, *id);
@@ -186,7 +191,8 @@ void Secrets::add_object(std::string_view text) {
 }
 
 void Secrets::add(std::string id, SecretBytes value) {
-  if (by_id_.contains(id)) fail(ErrorKind::kExists, "there are two secrets with the id '{}'", id);
+  if (by_id_.contains(id) || objects_.has(id))
+    fail(ErrorKind::kExists, "there are two objects with the id '{}'", id);
   by_id_.emplace(std::move(id), std::move(value));
 }
 

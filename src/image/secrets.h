@@ -1,4 +1,5 @@
-// The passphrases of a run: those given as --object secret,..., and the one for images that name no secret.
+// The passphrases of a run: those given as --object secret,..., and the one for images that name no secret;
+// and beside them the other objects of --object (objects.h).
 //
 // A value rests in SecretBytes from the first read on and never enters a message. Belongs to one thread.
 //
@@ -19,6 +20,7 @@
 
 #include "base/bytes.h"
 #include "crypto/secret.h"
+#include "image/objects.h"
 
 namespace cofre::image {
 
@@ -28,11 +30,12 @@ class Secrets {
   // ask.
   using Prompt = std::function<std::optional<crypto::SecretBytes>(const std::string& image, bool creating)>;
 
-  // "secret,id=...,...", or the same as a JSON object. Throws Error kInvalidArgument for other objects and
-  // bad properties; kExists for an id given twice; what reading the file throws. `text` may hold the secret
-  // itself (data=): never repeat it in messages.
+  // "secret,id=...,..." or another object, or the same as a JSON object. Throws Error kInvalidArgument for
+  // other objects and bad properties; kExists for an id given twice; what reading the file throws. `text` may
+  // hold the secret itself (data=): never repeat it in messages.
   void add_object(std::string_view text);
   void add(std::string id, crypto::SecretBytes value);
+  const Objects& objects() const noexcept { return objects_; }
   // The passphrase of every image that names no secret.
   void set_default(crypto::SecretBytes value) { default_ = std::move(value); }
   void set_prompt(Prompt prompt) { prompt_ = std::move(prompt); }
@@ -53,6 +56,7 @@ class Secrets {
   std::map<std::string, crypto::SecretBytes, std::less<>> asked_;
   std::string asked_last_;  // a key of asked_, if that is not empty
   std::optional<crypto::SecretBytes> default_;
+  Objects objects_;
   Prompt prompt_;
 };
 

@@ -45,6 +45,7 @@ class SectorPadded final : public block::Device {
   io::task<void> resize(uint64_t length) override { return file_->resize(length); }
   io::task<void> close() override { return file_->close(); }
   std::optional<uint64_t> allocated_bytes() const override { return file_->allocated_bytes(); }
+  void raise(block::Event event) override { file_->raise(event); }
 
  private:
   uint64_t bytes_inside(uint64_t offset, uint64_t length) const {

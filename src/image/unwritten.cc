@@ -47,7 +47,7 @@ io::task<uint64_t> clusters_in_use(qcow2::Image& image, uint64_t enough) {
 
 }  // namespace
 
-io::task<bool> has_unwritten_clusters(qcow2::Image& image, const storage::FileDevice& file) {
+io::task<bool> has_unwritten_clusters(qcow2::Image& image, const block::Device& file) {
   const std::optional<uint64_t> given = file.allocated_bytes();
   if (!given) co_return false;
   const uint64_t with_space = *given / image.header().cluster_bytes();

@@ -28,6 +28,7 @@ class AligningDevice final : public block::Device {
   uint64_t length_bytes() const override { return inner_->length_bytes(); }
   block::Device* backing() const override { return inner_->backing(); }
   std::optional<uint64_t> allocated_bytes() const override { return inner_->allocated_bytes(); }
+  void raise(block::Event event) override { inner_->raise(event); }
 
   io::task<void> read(uint64_t offset, Bytes destination) override {
     const uint64_t end = offset + destination.size();

@@ -78,7 +78,8 @@ void print_repairs(const qcow2::CheckResult& fixed) {
       fixed.leaks_fixed, fixed.corruptions_fixed);
 }
 
-io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, io::Reactor& reader) {
+io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image::Secrets& secrets,
+                                   io::Reactor& reader) {
   const bool repair = !given.repair.empty();
   image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]),
                                                         {.writable = repair,
@@ -86,7 +87,8 @@ io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, io::R
                                                          .no_backing = true,
                                                          .for_check = true,
                                                          .keys = image::Keys::kUnused,
-                                                         .cache = image::parse_cache_mode(given.cache)});
+                                                         .cache = image::parse_cache_mode(given.cache),
+                                                         .secrets = &secrets});
   CheckOutcome outcome;
   outcome.format = image.top().format;
   if (qcow2::Image* const qcow2 = image.top().qcow2) {
@@ -173,9 +175,9 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
     line.fail_usage(
         fmt::format("unknown option value for -r (expecting 'leaks' or 'all'): {}", given.repair));
   const bool json = parse_output_is_json(given.output);
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; metadata needs none
+  image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
   io::Lanes lanes(std::min(2u, io::available_cpus()));
-  const CheckOutcome outcome = lanes.run(check_image(given, json, lanes.lane(lanes.count() - 1)));
+  const CheckOutcome outcome = lanes.run(check_image(given, json, secrets, lanes.lane(lanes.count() - 1)));
   if (!outcome.supported) {
     tell(fmt::format("{}: this image format does not support checks ('{}' is {})\n", session.program,
                      given.names[0], image::format_name(outcome.format)));

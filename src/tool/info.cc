@@ -11,6 +11,8 @@
 namespace cofre::tool {
 namespace {
 
+constexpr size_t kMostLayers = 200;
+
 struct InfoArguments {
   SourceOptions source;
   SecretOptions secrets;
@@ -33,22 +35,33 @@ std::optional<image::ImageName> next_name(const image::ImageInfo& info) {
   if (!info.full_backing_filename) return std::nullopt;
   std::optional<image::Format> format;
   if (info.backing_format) format = image::find_format(*info.backing_format);
-  return image::parse_image_name(*info.full_backing_filename, format);
+  return image::parse_header_name(*info.full_backing_filename, format);
+}
+
+// Throws Error when the chain comes back to a file seen before.
+void note_file(const image::Layer& layer, std::vector<storage::FileDevice::Identity>& seen) {
+  if (seen.size() > kMostLayers)
+    fail(ErrorKind::kLimit, "the backing chain is longer than {} images", kMostLayers);
+  // Of what is no file of this host nobody knows whether it was seen before: it counts by itself.
+  const auto identity =
+      layer.host_file != nullptr ? layer.host_file->identity() : storage::FileDevice::Identity{};
+  if (layer.host_file != nullptr && std::find(seen.begin(), seen.end(), identity) != seen.end())
+    fail(ErrorKind::kInvalidArgument, "backing file '{}' creates an infinite loop", layer.path);
+  seen.push_back(identity);
 }
 
 io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, bool force_share,
-                                                       bool whole_chain) {
+                                                       bool whole_chain, image::Secrets& secrets) {
   std::vector<image::ImageInfo> infos;
   std::vector<storage::FileDevice::Identity> seen;
   std::optional<image::ImageName> name = std::move(first);
   while (name) {
-    image::OpenedImage image = co_await image::open_image(
-        std::move(*name),
-        {.force_share = force_share, .no_backing = true, .headers_only = true, .keys = image::Keys::kUnused});
-    const auto identity = image.top().file->identity();
-    if (std::find(seen.begin(), seen.end(), identity) != seen.end())
-      fail(ErrorKind::kInvalidArgument, "backing file '{}' creates an infinite loop", image.top().path);
-    seen.push_back(identity);
+    image::OpenedImage image = co_await image::open_image(std::move(*name), {.force_share = force_share,
+                                                                             .no_backing = true,
+                                                                             .headers_only = true,
+                                                                             .keys = image::Keys::kUnused,
+                                                                             .secrets = &secrets});
+    note_file(image.top(), seen);
     infos.push_back(co_await image::describe(image));
     co_await image.close();
     name = whole_chain ? next_name(infos.back()) : std::nullopt;
@@ -77,10 +90,10 @@ int run_info(const Session& session, const std::vector<std::string>& arguments) 
   line.parse(arguments);
   if (given.names.size() != 1) line.fail_usage("expecting one image file name");
   const bool json = parse_output_is_json(given.output);
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; headers need none
+  image::Secrets secrets = given.secrets.secrets();  // headers need none, but other objects
   io::Lanes lanes(1);
-  const auto infos = lanes.run(
-      describe_chain(given.source.name(given.names[0]), given.source.force_share, given.backing_chain));
+  const auto infos = lanes.run(describe_chain(given.source.name(given.names[0]), given.source.force_share,
+                                              given.backing_chain, secrets));
   print_infos(infos, json, given.backing_chain);
   return 0;
 }

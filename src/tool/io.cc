@@ -10,6 +10,7 @@
 #include "tool/interrupt.h"
 #include "tool/io_commands.h"
 #include "tool/io_words.h"
+#include "tool/probed_raw.h"
 #include "tool/terminal.h"
 #include "tool/version.h"
 
@@ -59,16 +60,6 @@ io::task<IoTarget> open_target(const IoArguments& given, image::Secrets& secrets
   co_return target;
 }
 
-void warn_of_probed_raw(const IoTarget& target, bool read_only) {
-  const image::Layer& top = target.image.top();
-  if (!top.probed || top.format != image::Format::kRaw || read_only) return;
-  tell(fmt::format(
-      "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
-      "         What a guest writes there may look like another format to the next who opens it.\n"
-      "         Give the format: -f raw.\n",
-      top.path));
-}
-
 // False: the command failed; what went wrong is printed.
 io::task<bool> run_command(IoTarget& target, const std::string& text) {
   const std::vector<std::string> words = split_words(text);
@@ -112,7 +103,7 @@ io::task<bool> run_commands(IoTarget& target, const std::vector<std::string>& co
 
 io::task<int> exercise(const Session& session, const IoArguments& given, image::Secrets& secrets) {
   IoTarget target = co_await open_target(given, secrets);
-  warn_of_probed_raw(target, given.read_only);
+  if (!given.read_only) warn_of_probed_raw(target.image);
   const HeedingSignals heeding;  // between commands; the image is closed then
   const bool good = given.commands.empty()
                         ? co_await run_interactively(target, session.is_cofre() ? "cofre io> " : "qemu-io> ")

@@ -158,7 +158,7 @@ TEST_F(OpenTest, UnknownOptionsAreRefused) {
               HasSubstr("'colour'"));
   EXPECT_THAT(message_of(ErrorKind::kInvalidArgument, [&] { open("a.qcow2", {}, "file.colour=red"); }),
               HasSubstr("'colour'"));
-  message_of(ErrorKind::kUnsupported, [&] { open("a.qcow2", {}, "file.driver=nbd"); });
+  message_of(ErrorKind::kInvalidArgument, [&] { open("a.qcow2", {}, "file.driver=nbd"); });
   write_file("a.raw", "x");
   message_of(ErrorKind::kInvalidArgument, [&] { open("a.raw", {}, "encrypt.key-secret=s0"); });
 }

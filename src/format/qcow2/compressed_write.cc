@@ -104,6 +104,7 @@ io::task<void> CompressedWrite::move() {
     AlignedBuffer sectors(align_up<uint64_t>(segment.length_bytes, kSectorBytes));
     std::memcpy(sectors.data(), packed_.data() + segment.packed_at, segment.length_bytes);
     std::memset(sectors.data() + segment.length_bytes, 0, sectors.size() - segment.length_bytes);
+    state_.file->raise(block::Event::kWriteCompressed);
     co_await state_.file->write(segment.host, sectors.bytes());
   }
 }

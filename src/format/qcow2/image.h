@@ -25,8 +25,11 @@ struct OpenOptions {
   bool read_only = false;
   // Bytes of L2 tables kept in memory; 0: enough for the whole image, at most kDefaultL2CacheCap.
   uint64_t l2_cache_bytes = 0;
-  uint64_t refcount_cache_bytes = 0;  // 0: a quarter of the L2 cache
-  bool discard_unmap = true;          // give discarded clusters' space back to the host
+  uint64_t refcount_cache_bytes = 0;                  // 0: a quarter of the L2 cache
+  bool discard_unmap = true;                          // give discarded clusters' space back to the host
+  bool discard_other = false;                         // and that of clusters given up otherwise
+  bool discard_snapshot = true;                       // and that of deleted snapshots
+  std::optional<bool> lazy_refcounts = std::nullopt;  // none: as the header says
   bool for_check = false;  // open although the corrupt bit is set or the tables are bad, to check and repair
 };
 // 128 MiB cover a fully allocated 1 TiB image at 64 KiB clusters.
@@ -88,8 +91,9 @@ class Image final : public block::Device {
   io::task<void> save_vmstate(uint64_t offset, ConstBytes source);
   io::task<void> load_vmstate(uint64_t offset, Bytes destination);
 
-  // Maps every cluster (metadata), and reserves or writes their bytes too (falloc, full).
-  io::task<void> preallocate(Preallocation mode);
+  // Maps every cluster from `begin` on (metadata), and reserves or writes their bytes too (falloc, full).
+  // From `begin` on the disk must read as zero.
+  io::task<void> preallocate(Preallocation mode, uint64_t begin = 0);
 
   // Changes what the header names as backing file (nothing or an empty name: none) and its format; the
   // device that set_backing() gave stays. All that was written before is durable first, and the change is

@@ -13,7 +13,8 @@ Refcounts::Refcounts(block::Device& file, Header& header, MetadataMap& metadata,
     : file_(file),
       header_(header),
       metadata_(metadata),
-      cache_(file, slice_bytes_for(header.cluster_bytes()), cache_bytes),
+      cache_(file, slice_bytes_for(header.cluster_bytes()), cache_bytes, block::Event::kRefBlockLoad,
+             block::Event::kRefBlockUpdate),
       fresh_from_(align_up(file.length_bytes(), header.cluster_bytes())) {}
 
 io::task<void> Refcounts::load_table(bool tolerant) {
@@ -174,10 +175,12 @@ io::task<ClusterRun> Refcounts::take(uint64_t want, bool shorter) {
 }
 
 io::task<ClusterRun> Refcounts::allocate(uint64_t most) {
+  file_.raise(block::Event::kClusterAlloc);
   return take(most, /*shorter=*/true);
 }
 
 io::task<ClusterRun> Refcounts::allocate_exactly(uint64_t clusters) {
+  file_.raise(block::Event::kClusterAlloc);
   return take(clusters, /*shorter=*/false);
 }
 
@@ -236,6 +239,7 @@ io::task<bool> Refcounts::ensure_blocks(uint64_t first_cluster, uint64_t cluster
 // Makes one refcount block: `block`, or one that must be there first because the new block's own count lies
 // in it.
 io::task<void> Refcounts::make_block(uint64_t block) {
+  file_.raise(block::Event::kRefBlockAlloc);
   const ClusterRun place = co_await find_free(first_maybe_free_, 1, /*shorter=*/true);
   const uint64_t cluster = place.host_offset >> header_.cluster_bits;
   const uint64_t describing = cluster / header_.refcounts_per_block();

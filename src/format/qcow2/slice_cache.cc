@@ -15,10 +15,13 @@ constexpr uint64_t kLargestWriteBytes = kMiB;
 
 }  // namespace
 
-SliceCache::SliceCache(block::Device& file, uint32_t slice_bytes, uint64_t capacity_bytes)
+SliceCache::SliceCache(block::Device& file, uint32_t slice_bytes, uint64_t capacity_bytes,
+                       block::Event load_event, block::Event write_event)
     : file_(file),
       slice_bytes_(slice_bytes),
-      capacity_slices_(std::max(capacity_bytes / slice_bytes, kSmallestCapacitySlices)) {}
+      capacity_slices_(std::max(capacity_bytes / slice_bytes, kSmallestCapacitySlices)),
+      load_event_(load_event),
+      write_event_(write_event) {}
 
 Slice* SliceCache::find(uint64_t offset) noexcept {
   const auto at = slices_.find(slice_start(offset));
@@ -52,6 +55,7 @@ io::task<SlicePtr> SliceCache::load(uint64_t offset) {
 
 io::task<void> SliceCache::fill(SlicePtr slice) {
   try {
+    file_.raise(load_event_);
     co_await read_padded(file_, slice->offset, slice->bytes.bytes());
   } catch (...) {
     if (!slice->dropped) forget(*slice);
@@ -102,6 +106,7 @@ io::task<void> SliceCache::write_dirty() {
     AlignedBuffer run((end - first) * slice_bytes_);
     for (size_t i = first; i < end; ++i)
       std::memcpy(run.data() + (i - first) * slice_bytes_, dirty[i]->bytes.data(), slice_bytes_);
+    file_.raise(write_event_);
     co_await file_.write(dirty[first]->offset, run.bytes());
     for (size_t i = first; i < end; ++i) {
       dirty[i]->dirty = false;

@@ -30,7 +30,9 @@ using SlicePtr = std::shared_ptr<Slice>;
 class SliceCache {
  public:
   // Keeps at most `capacity_bytes` of clean slices (dirty ones can exceed it: see should_write_back()).
-  SliceCache(block::Device& file, uint32_t slice_bytes, uint64_t capacity_bytes);
+  // The events are raised before a slice is loaded and before slices are written.
+  SliceCache(block::Device& file, uint32_t slice_bytes, uint64_t capacity_bytes, block::Event load_event,
+             block::Event write_event);
 
   uint32_t slice_bytes() const noexcept { return slice_bytes_; }
   // The slice that holds this byte of the file, if it is in memory.
@@ -59,6 +61,8 @@ class SliceCache {
   block::Device& file_;
   uint32_t slice_bytes_;
   uint64_t capacity_slices_;
+  block::Event load_event_;
+  block::Event write_event_;
   uint64_t dirty_count_ = 0;
   std::unordered_map<uint64_t, SlicePtr> slices_;
   std::list<Slice*> by_use_;  // most recently used first

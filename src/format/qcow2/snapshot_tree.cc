@@ -123,15 +123,16 @@ io::task<void> SnapshotTree::release_run(ClusterRun run) {
   co_await state_.refcounts.adjust(run.host_offset, run.clusters, -1);
   const uint64_t end = run.host_offset + (run.clusters << state_.header.cluster_bits);
   uint64_t free_from = run.host_offset;
+  const bool discard = state_.options.discard_snapshot;
   for (uint64_t at = run.host_offset; at < end; at += state_.cluster_bytes()) {
     if (co_await state_.refcounts.get(at >> state_.header.cluster_bits) == 0) {
       state_.metadata_map.remove(at);
       continue;
     }
-    co_await state_.discard_host(free_from, at - free_from);
+    if (discard) co_await state_.discard_host(free_from, at - free_from);
     free_from = at + state_.cluster_bytes();
   }
-  co_await state_.discard_host(free_from, end - free_from);
+  if (discard) co_await state_.discard_host(free_from, end - free_from);
 }
 
 io::task<void> SnapshotTree::set_copied(size_t index) {

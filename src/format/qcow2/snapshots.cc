@@ -62,7 +62,8 @@ class SnapshotChange {
     const uint64_t clusters = clusters_of(bytes);
     co_await state_.refcounts.adjust(offset, clusters, -1);
     state_.metadata_map.remove(offset, bytes);
-    co_await state_.discard_host(offset, clusters << state_.header.cluster_bits);
+    if (state_.options.discard_snapshot)
+      co_await state_.discard_host(offset, clusters << state_.header.cluster_bits);
   }
 
   io::task<void> give_back_placed() {
@@ -264,7 +265,11 @@ io::task<void> create_at_home(State& state, SnapshotEntry snapshot) {
 }
 
 io::task<void> apply_at_home(State& state, size_t number) {
-  // Other content: bitmaps do not fit it any more.
+  if (state.bitmaps.any())
+    fail(ErrorKind::kUnsupported,
+         "Device has active dirty bitmaps: '{}' would get other content that they do not note. Remove them "
+         "first (bitmap --remove)",
+         state.name);
   co_await state.prepare_to_change();
   SnapshotChange change(state);
   co_await change_snapshots(state, change.apply(number));

@@ -33,6 +33,7 @@ io::task<void> State::make_l2_table(uint64_t index) {
   const ClusterRun place = co_await refcounts.allocate_exactly(1);
   l2_cache.drop(place.host_offset, cluster_bytes());
   try {
+    file->raise(block::Event::kL2AllocWrite);
     co_await file->write_zeroes(place.host_offset, cluster_bytes());
   } catch (...) {
     unusable = true;  // the cluster stays taken: a leak, found by check
@@ -49,6 +50,7 @@ io::task<void> State::copy_l2_table(uint64_t index) {
   // A shared table is never changed in memory, so the file has it as it is.
   AlignedBuffer table(cluster_bytes());
   co_await read_padded(*file, old, table.bytes());
+  file->raise(block::Event::kL2AllocWrite);
   co_await file->write(place.host_offset, table.bytes());
   metadata_map.add(place.host_offset);
   l1.set(index, place.host_offset | kCopiedFlag);

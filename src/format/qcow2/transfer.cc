@@ -22,6 +22,7 @@ constexpr uint64_t kJoinedBytes = kMiB;
 }  // namespace
 
 io::task<void> State::read_stored(uint64_t guest, HostOffset host, Bytes destination) {
+  file->raise(block::Event::kReadAio);
   if (!cipher) co_return co_await read_padded(data(), host.bytes, destination);
   while (!destination.empty()) {
     const Bytes piece = destination.first(std::min<uint64_t>(destination.size(), kPieceBytes));
@@ -34,6 +35,7 @@ io::task<void> State::read_stored(uint64_t guest, HostOffset host, Bytes destina
 }
 
 io::task<void> State::write_stored(uint64_t guest, HostOffset host, ConstBytes source) {
+  file->raise(block::Event::kWriteAio);
   if (!cipher) co_return co_await data().write(host.bytes, source);
   AlignedBuffer encrypted(std::min<uint64_t>(source.size(), kPieceBytes));
   while (!source.empty()) {
@@ -64,6 +66,7 @@ io::task<void> State::read_whole_backing(uint64_t guest, Bytes destination) {
 io::task<void> State::read_backing(uint64_t guest, Bytes destination) {
   const uint64_t end = backing ? std::min(backing->length_bytes(), length_bytes) : 0;
   const uint64_t there = guest < end ? std::min<uint64_t>(destination.size(), end - guest) : 0;
+  if (there > 0) file->raise(block::Event::kReadBackingAio);
   if (there > 0) co_await read_whole_backing(guest, destination.first(there));
   if (there < destination.size()) std::memset(destination.data() + there, 0, destination.size() - there);
 }
@@ -118,6 +121,7 @@ io::task<void> State::read_compressed(std::span<const CompressedPart> parts) {
     // The last sector may be cut off by the end of the file; the decoder knows where its stream ends.
     end = std::min(end, file->length_bytes());
     AlignedBuffer stored(end - first);
+    file->raise(block::Event::kReadCompressed);
     co_await file->read(first, stored.bytes());
     for (const CompressedPart& part : parts.first(count)) {
       const uint64_t at = part.place.offset - first;

@@ -46,15 +46,15 @@ io::task<void> State::drop_autoclear_features(uint64_t kept) {
 }
 
 io::task<void> State::prepare_to_change() {
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   require_usable();
+  co_await bitmaps.before_change();
   co_await note_snapshot_tables();
-  // Bitmaps are not kept up by writes here, and unknown features may not be either: their bits say so from
-  // now on.
-  co_await drop_autoclear_features(kRawExternalData);
-  if (header.lazy_refcounts() && !refcounts_lazy) {
+  // Unknown features may not be kept up here: their bits say so from now on.
+  co_await drop_autoclear_features(kRawExternalData | (header.bitmaps ? uint64_t{kBitmaps} : 0));
+  if (options.lazy_refcounts.value_or(header.lazy_refcounts()) && !refcounts_lazy) {
     co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
     co_await file->flush();
     header.incompatible_features |= kDirty;
@@ -105,6 +105,7 @@ io::task<void> State::write_back(bool durable) {
     co_await refcounts.cache().write_dirty();
     if (tables || refcounts.table().dirty() || durable) co_await barrier();
     if (refcounts.table().dirty()) {
+      file->raise(block::Event::kRefTableUpdate);
       co_await refcounts.table().write_dirty(*file);
       if (tables || durable) co_await file_barrier();
     }
@@ -116,6 +117,7 @@ io::task<void> State::write_back(bool durable) {
   co_await l2_cache.write_dirty();
   if (l1.dirty()) {
     co_await file_barrier();
+    file->raise(block::Event::kL1Update);
     co_await l1.write_dirty(*file);
   }
   if (tables && (durable || !retired.empty())) co_await file_barrier();
@@ -125,13 +127,14 @@ io::task<void> State::write_back(bool durable) {
 // The file may end within the last cluster.
 io::task<void> State::discard_host(uint64_t offset, uint64_t length) {
   const uint64_t end = std::min(offset + length, file->length_bytes());
-  if (options.discard_unmap && offset < end) co_await file->discard(offset, end - offset);
+  if (offset < end) co_await file->discard(offset, end - offset);
 }
 
 // Everything on disk no longer names these clusters: they lose their references.
 io::task<void> State::release_retired() {
   if (retired.empty()) co_return;
   for (const Retired::Run& run : retired.turn()) {
+    file->raise(block::Event::kClusterFree);
     co_await refcounts.adjust(run.host_offset, run.clusters, -1);
     uint64_t free = 0;  // clusters right before `offset`
     for (uint64_t i = 0; i < run.clusters; ++i) {
@@ -141,7 +144,8 @@ io::task<void> State::release_retired() {
       free += is_free ? 1 : 0;
       if (free == 0 || (is_free && i + 1 < run.clusters)) continue;
       const uint64_t end = is_free ? offset + cluster_bytes() : offset;
-      if (run.discard) co_await discard_host(end - free * cluster_bytes(), free * cluster_bytes());
+      if (run.discard ? options.discard_unmap : options.discard_other)
+        co_await discard_host(end - free * cluster_bytes(), free * cluster_bytes());
       free = 0;
     }
   }

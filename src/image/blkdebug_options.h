@@ -1,0 +1,17 @@
+// The rules of driver blkdebug, from options and from its configuration file. Any lane.
+//
+//   inject-error.N.event=NAME, .state=, .errno=, .sector=, .iotype=, .once=, .immediately=
+//   set-state.N.event=NAME, .state=, .new_state=
+//   config=PATH          the same in sections: "[inject-error]", then lines like: event = "read_aio"
+//   align=, max-transfer=, opt-write-zero=, max-write-zero=, opt-discard=, max-discard=
+#pragma once
+
+#include "image/options.h"
+#include "layer/blkdebug.h"
+
+namespace cofre::image {
+
+// Throws Error.
+layer::BlkdebugConfig take_blkdebug_options(Options& options);
+
+}  // namespace cofre::image
