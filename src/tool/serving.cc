@@ -90,10 +90,11 @@ qcow2::Image& layer_with_bitmap(const image::OpenedImage& image, const std::stri
 }
 
 io::task<std::shared_ptr<exporting::Export>> make_export(const ServingPlan& plan, const ServedImage& served,
-                                                         image::OpenedImage& image) {
+                                                         image::OpenedImage& image, unsigned lane) {
   auto made = std::make_shared<exporting::Export>();
   made->name = served.export_name;
   made->description = served.description;
+  made->lane = lane;
   made->minimum_block_bytes = minimum_block(image);
   made->preferred_block_bytes = kPreferredBytes;
   apply_offset(image, plan.offset_bytes);
@@ -138,10 +139,11 @@ class Serving {
   io::task<void> open_images() {
     std::exception_ptr failure;
     for (size_t i = 0; i < plan_.images.size() && !failure; ++i) {
-      co_await io::enter(lanes_.lane(static_cast<unsigned>(i % lanes_.count())));
+      const auto lane = static_cast<unsigned>(i % lanes_.count());
+      co_await io::enter(lanes_.lane(lane));
       try {
         images_.push_back(co_await open_served(plan_, plan_.images[i].name, secrets_));
-        exports_.add(co_await make_export(plan_, plan_.images[i], images_.back()));
+        exports_.add(co_await make_export(plan_, plan_.images[i], images_.back(), lane));
       } catch (...) {
         failure = std::current_exception();
       }
