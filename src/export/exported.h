@@ -37,6 +37,7 @@ struct Export {
   block::Device* device = nullptr;
   uint32_t minimum_block_bytes = 1;  // of requests from clients that want to know, a power of two
   uint32_t preferred_block_bytes = 4096;
+  unsigned lane = 0;  // of io::Lanes: where its metadata is at home, so that requests from there cost least
   bool read_only = false;
   bool multi_conn = true;  // several connections of one client are welcome
   std::vector<std::shared_ptr<StatusSource>> statuses;

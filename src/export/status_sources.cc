@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/units.h"
+#include "format/qcow2/bitmap_actions.h"
 
 namespace cofre::exporting {
 namespace {
@@ -29,7 +30,8 @@ class AllocationStatus final : public StatusSource {
     const block::Extent& extent = found.extent;
     const bool data = extent.allocated && extent.data;
     const bool zero = extent.zero || !extent.allocated;
-    co_return StatusRun{.length_bytes = extent.length_bytes, .status = (data ? 0 : kHole) | (zero ? kZero : 0)};
+    co_return StatusRun{.length_bytes = extent.length_bytes,
+                        .status = (data ? 0 : kHole) | (zero ? kZero : 0)};
   }
 
  private:
@@ -44,7 +46,7 @@ class DepthStatus final : public StatusSource {
   io::task<StatusRun> status(uint64_t offset, uint64_t length) override {
     const block::ChainExtent found = co_await chain_extent(device_, offset, length);
     co_return StatusRun{.length_bytes = found.extent.length_bytes,
-               .status = found.extent.allocated ? uint64_t{found.depth} + 1 : 0};
+                        .status = found.extent.allocated ? uint64_t{found.depth} + 1 : 0};
   }
 
  private:
@@ -52,7 +54,28 @@ class DepthStatus final : public StatusSource {
   std::string name_ = "qemu:allocation-depth";
 };
 
+class BitmapStatus final : public StatusSource {
+ public:
+  BitmapStatus(const qcow2::DirtyBitmap& bits, const std::string& bitmap)
+      : bits_(bits), name_("qemu:dirty-bitmap:" + bitmap) {}
+  const std::string& name() const override { return name_; }
+  io::task<StatusRun> status(uint64_t offset, uint64_t length) override {
+    const uint64_t dirty = bits_.next_dirty(offset);
+    const uint64_t end = dirty > offset ? dirty : bits_.next_clean(offset);
+    co_return StatusRun{.length_bytes = std::min(end - offset, length), .status = dirty > offset ? 0u : 1u};
+  }
+
+ private:
+  const qcow2::DirtyBitmap& bits_;
+  std::string name_;
+};
+
 }  // namespace
+
+io::task<std::shared_ptr<StatusSource>> make_bitmap_status(qcow2::Image& image, std::string name) {
+  const qcow2::DirtyBitmap* const bits = co_await qcow2::live_bitmap(image, name);
+  co_return std::make_shared<BitmapStatus>(*bits, name);
+}
 
 std::unique_ptr<StatusSource> make_allocation_status(block::Device& device) {
   return std::make_unique<AllocationStatus>(device);

@@ -35,34 +35,40 @@ io::task<std::unique_ptr<Channel>> Connection::start_tls(io::Deadline deadline) 
   co_return std::move(outcome.channel);
 }
 
-io::task<bool> Connection::handshake_and_transmission() {
+io::task<std::optional<Negotiated>> Connection::negotiate() {
   HandshakeSettings settings = {
       .exports = &server_.exports(), .start_tls = nullptr, .stopping = [this] { return server_.stopping(); }};
   if (server_.settings().tls)
     settings.start_tls = [this](io::Deadline deadline) { return start_tls(deadline); };
-  const io::Deadline deadline = io::Deadline::after_ns(server_.settings().handshake_ns);
-  std::optional<Negotiated> agreed;
-  {
-    Handshake handshake(channel_, settings, deadline);
-    agreed = co_await handshake.run();
+  Handshake handshake(channel_, settings, io::Deadline::after_ns(server_.settings().handshake_ns));
+  co_return co_await handshake.run();
+}
+
+io::task<std::shared_ptr<const exporting::Export>> Connection::shake_hands() {
+  try {
+    agreed_ = co_await negotiate();
+    if (agreed_) co_return agreed_->exported;
+  } catch (const std::exception& error) {
+    server_.log(fmt::format("a connection ended in its handshake: {}", error.what()));
   }
-  if (!agreed) co_return false;
-  const std::string name = agreed->exported->name;
+  co_return nullptr;
+}
+
+io::task<void> Connection::serve() {
+  const std::string name = agreed_->exported->name;
   Transmission transmission(
-      *channel_, std::move(*agreed), server_.budget(), server_.settings().limits,
+      *channel_, std::move(*agreed_), server_.budget(), server_.settings().limits,
       [this, &name](const Error& error) { server_.log(fmt::format("export '{}': {}", name, error.what())); });
   co_await transmission.run();
   co_await channel_->finish();
-  co_return true;
 }
 
-io::task<bool> Connection::run() {
+io::task<void> Connection::transmit() {
   try {
-    co_return co_await handshake_and_transmission();
+    co_await serve();
   } catch (const std::exception& error) {
     server_.log(fmt::format("a connection ended: {}", error.what()));
   }
-  co_return false;
 }
 
 }  // namespace cofre::nbd

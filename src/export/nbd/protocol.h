@@ -31,9 +31,9 @@ enum class Option : uint32_t {
   kInfo = 6,
   kGo = 7,
   kStructuredReply = 8,
-  kListMetaContext = 10,
-  kSetMetaContext = 11,
-  kExtendedHeaders = 13,
+  kListMetaContext = 9,
+  kSetMetaContext = 10,
+  kExtendedHeaders = 11,
 };
 
 enum class OptionReply : uint32_t {

@@ -26,6 +26,7 @@ Server::Server(io::Lanes& lanes, const exporting::ExportTable& exports, ServerSe
       exports_(exports),
       settings_(std::move(settings)),
       budget_(settings_.budget_bytes),
+      clients_on_(lanes.count()),
       on_lane_(lanes.count()) {}
 
 Server::~Server() = default;
@@ -58,28 +59,43 @@ io::task<void> Server::accept_clients(Place& place) {
 }
 
 void Server::begin(int fd) {
-  const unsigned lane = next_lane_++ % lanes_.count();
   ++connections_;
   try {
-    serving_.spawn_on(lanes_.lane(lane), serve_client(fd, lane));
+    serving_.spawn(serve_client(fd));
   } catch (const std::bad_alloc&) {
     --connections_;
     ::close(fd);
   }
 }
 
-io::task<void> Server::serve_client(int fd, unsigned lane) {
-  bool was_client = false;
+unsigned Server::choose_lane(unsigned preferred) const noexcept {
+  unsigned chosen = preferred < clients_on_.size() ? preferred : 0;
+  for (unsigned lane = 0; lane < clients_on_.size(); ++lane)
+    if (clients_on_[lane] < clients_on_[chosen]) chosen = lane;
+  return chosen;
+}
+
+// stop() looks for connections on the lanes where they are, or has been there before.
+io::task<void> Server::transmit_on(unsigned lane, Connection& connection) {
+  ++clients_on_[lane];
+  co_await io::enter(lanes_.lane(lane));
+  on_lane_[lane].push_back(&connection);
+  if (!stopping()) co_await connection.transmit();
+  std::erase(on_lane_[lane], &connection);
+  co_await io::enter(lanes_.home());
+  --clients_on_[lane];
+}
+
+io::task<void> Server::serve_client(int fd) {
+  std::shared_ptr<const exporting::Export> chosen;
   {
     Connection connection(fd, *this);
-    std::vector<Connection*>& neighbours = on_lane_[lane];
-    neighbours.push_back(&connection);
-    // stop() looks for it on this lane, or has been here before.
-    if (!stopping()) was_client = co_await connection.run();
-    std::erase(neighbours, &connection);
+    on_lane_[0].push_back(&connection);
+    if (!stopping()) chosen = co_await connection.shake_hands();
+    std::erase(on_lane_[0], &connection);
+    if (chosen) co_await transmit_on(choose_lane(chosen->lane), connection);
   }
-  co_await io::enter(lanes_.home());
-  note_end(was_client);
+  note_end(chosen != nullptr);
 }
 
 void Server::note_end(bool was_client) {

@@ -1,6 +1,7 @@
 // An NBD server: listeners, connections on all lanes, limits, an orderly end.
 //
-// Belongs to the home lane, but for the connections: each lives on one lane, taken in turns.
+// Belongs to the home lane, and so do handshakes. In the transmission phase a connection lives on one lane:
+// that of its image, or, when that one has more clients than another, the one with the fewest.
 #pragma once
 
 #include <atomic>
@@ -64,7 +65,9 @@ class Server {
   };
   io::task<void> accept_clients(Place& place);
   void begin(int fd);
-  io::task<void> serve_client(int fd, unsigned lane);
+  io::task<void> serve_client(int fd);
+  io::task<void> transmit_on(unsigned lane, Connection& connection);
+  unsigned choose_lane(unsigned preferred) const noexcept;
   void note_end(bool was_client);
   io::task<void> for_each_connection(void (Connection::*action)());
   io::task<void> cut_off_late_ones();
@@ -81,7 +84,7 @@ class Server {
   io::TaskGroup serving_;
   io::WaitQueue room_;  // accept loops, while there are as many connections as may be
   uint32_t connections_ = 0;
-  unsigned next_lane_ = 0;
+  std::vector<uint32_t> clients_on_;               // each lane, in the transmission phase
   std::vector<std::vector<Connection*>> on_lane_;  // each lane's own
 };
 
