@@ -47,13 +47,13 @@ inline constexpr uint16_t kMostQueues = 256;
 inline constexpr uint16_t kMostQueueSize = 32768;
 
 struct DeviceSettings {
-  std::string name;                 // for messages
+  std::string name = {};            // for messages
   block::Device* device = nullptr;  // requests of 512 bytes; outlives everything
   bool read_only = false;
   // Reads go through memory that the guest does not see. For encrypted images, which are decrypted where they
   // were read to: the guest must not see ciphertext, nor have what it puts in its place decrypted.
   bool private_reads = false;
-  std::string serial;  // at most kSerialBytes
+  std::string serial = {};  // at most kSerialBytes
   uint16_t queues = 64;
   uint16_t queue_size = 1024;  // the most descriptors that a ring may have
   uint64_t poll_ns = 0;        // so long a queue is looked at without being asked to, after a request

@@ -56,6 +56,12 @@ io::task<uint32_t> Queue::stop() {
 
 // ---- the loop ----
 
+bool Queue::may_go_on() {
+  if (start_.memory->lost() || (start_.inflight && start_.inflight->lost()))
+    break_down("the front end took memory away that it had shared");
+  return !stopping_ && !broken_;
+}
+
 // Starts all requests that `take` gives; true: there was one.
 template <typename Take>
 bool Queue::begin_all(Take take) {
@@ -84,14 +90,14 @@ io::detail::Detached Queue::run(Queue& queue) {
   queue.begin_all([&queue](Chain& chain) { return queue.ring_->take_interrupted(chain); });
   const uint64_t poll_ns = queue.device_.settings().poll_ns;
   uint64_t worked_ns = poll_ns > 0 ? now_ns() : 0;
-  while (queue.may_take()) {
+  while (queue.may_go_on()) {
     const bool took = queue.begin_all([&queue](Chain& chain) { return queue.ring_->take(chain); });
     if (took && poll_ns > 0) worked_ns = now_ns();
     if (took || (poll_ns > 0 && now_ns() - worked_ns < poll_ns)) {
       queue.publish();  // what needed no wait
       co_await io::yield();
       queue.publish();
-    } else if (queue.ring_->request_kicks()) {
+    } else if (queue.ring_->request_kicks() && queue.may_go_on()) {
       co_await queue.wait_for_kick();
       queue.ring_->suppress_kicks();
       if (poll_ns > 0) worked_ns = now_ns();
@@ -177,8 +183,6 @@ io::detail::Detached Queue::publish_soon(Queue& queue) {
 
 void Queue::publish() {
   if (ring_->publish()) signal(start_.call);
-  if (start_.memory->lost() || (start_.inflight && start_.inflight->lost()))
-    break_down("the front end took memory away that it had shared");
 }
 
 }  // namespace cofre::vhost

@@ -50,7 +50,7 @@ class Queue {
   static io::detail::Detached run(Queue& queue);
   static io::detail::Detached serve(Queue& queue, Request& request);
   static io::detail::Detached publish_soon(Queue& queue);
-  bool may_take() const noexcept { return !stopping_ && !broken_; }
+  bool may_go_on();
   template <typename Take>
   bool begin_all(Take take);
   void begin(Request& request);
