@@ -16,6 +16,9 @@ namespace {
 // How often a ring is looked at whose front end gave no descriptor to wait for.
 constexpr uint64_t kUnaskedLookNs = 50'000;
 
+// The driver works on what is done while the rest of a long batch goes on here.
+constexpr unsigned kMostUnpublished = 8;
+
 uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
@@ -169,6 +172,7 @@ io::detail::Detached Queue::serve(Queue& queue, Request& request) {
 void Queue::finish(Request& request) {
   release(request);
   --in_flight_;
+  if (++unpublished_ >= kMostUnpublished) publish();
   if (!publishing_ && (waiting_ || !looping_)) publish_soon(*this);
 }
 
@@ -182,6 +186,7 @@ io::detail::Detached Queue::publish_soon(Queue& queue) {
 }
 
 void Queue::publish() {
+  unpublished_ = 0;
   if (ring_->publish()) signal(start_.call);
 }
 

@@ -69,6 +69,7 @@ class Queue {
   std::vector<std::unique_ptr<Request>> requests_;
   Request* free_ = nullptr;
   size_t in_flight_ = 0;
+  unsigned unpublished_ = 0;  // at most, of requests that are done
 
   bool looping_ = false;
   bool waiting_ = false;     // for a kick
