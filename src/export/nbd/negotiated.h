@@ -18,8 +18,6 @@ struct MetaContext {
 struct Negotiated {
   std::shared_ptr<const exporting::Export> exported = nullptr;
   HeaderMode mode = HeaderMode::kSimple;
-  // The client asked for the block sizes, so it keeps to them.
-  bool strict_alignment = false;
   std::vector<MetaContext> contexts = {};
 };
 
