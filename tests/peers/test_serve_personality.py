@@ -6,7 +6,7 @@ import signal
 import subprocess
 import unittest
 
-from cofre_peers import (COFRE_TOOL, KIB, MIB, QEMU_TOOL, Image, PeerCase, aes_options, luks_options, qemu_img, qemu_io,
+from cofre_peers import (COFRE_TOOL, DISK_DIR, KIB, MIB, QEMU_TOOL, Image, PeerCase, aes_options, luks_options, qemu_img, qemu_io,
                          random_disk, run)
 from serving import OUR_QEMU_NBD, QEMU_NBD, Server, nbdsh
 
@@ -49,10 +49,14 @@ class Exports(PersonalityCase):
     def test_what_clients_are_told(self):
         luks, plain, raw = self.images()
         key = (*luks.object_args(), "--image-opts", luks.opts())
+        on_disk = os.path.join(DISK_DIR, f"cofre-{os.getpid()}.raw")   # tmpfs knows no alignment of direct I/O
+        self.addCleanup(os.unlink, on_disk)
+        with open(on_disk, "wb") as file:
+            file.write(bytes(1 * MIB))
         for args in (key, ("-r", *key), ("-e", "5", "-x", "a/b c", "-D", "text", *key), ("-f", "qcow2", plain.path),
                      ("-A", "-B", "b0", "-f", "qcow2", plain.path), ("-f", "qcow2", "-l", "before", plain.path),
                      ("-f", "qcow2", "-l", "snapshot.name=before", plain.path), ("-s", "-f", "qcow2", plain.path),
-                     ("-f", "raw", raw), ("-f", "raw", "-o", "1024", raw), ("-n", "-f", "raw", self.write_file("even.raw", bytes(1 * MIB))),
+                     ("-f", "raw", raw), ("-f", "raw", "-o", "1024", raw), ("-n", "-f", "raw", on_disk),
                      ("--cache=writethrough", "--discard=unmap", "--detect-zeroes=unmap", "--aio=threads", "-f", "raw", raw)):
             with self.subTest(args=args):
                 self.same(lambda server: self.ok(run("nbdinfo", "--json", "--list", server.uri())).out, *args)
