@@ -35,7 +35,8 @@ struct Export {
   std::string description;
   // Takes requests of any alignment; outlives this. Its length does not change while it is exported.
   block::Device* device = nullptr;
-  uint32_t minimum_block_bytes = 1;  // of requests from clients that want to know, a power of two
+  // What clients are told of; others are served too. A power of two.
+  uint32_t minimum_block_bytes = 1;
   uint32_t preferred_block_bytes = 4096;
   unsigned lane = 0;  // of io::Lanes: where its metadata is at home, so that requests from there cost least
   bool read_only = false;

@@ -21,6 +21,16 @@ io::task<block::ChainExtent> chain_extent(block::Device& device, uint64_t offset
   co_return found;
 }
 
+// Zeros past the end of a backing file: they are its own, not the overlay's.
+io::task<bool> past_short_backing(const block::ChainExtent& found, uint64_t offset) {
+  const block::Device* const backing = found.layer->backing();
+  if (!found.extent.allocated || backing == nullptr || offset < backing->length_bytes()) co_return false;
+  const uint64_t first = align_down<uint64_t>(offset, kSectorBytes);
+  const uint64_t bytes = std::min<uint64_t>(kSectorBytes, found.layer->length_bytes() - first);
+  const block::Extent own = co_await found.layer->map(first, bytes);
+  co_return !own.allocated;
+}
+
 class AllocationStatus final : public StatusSource {
  public:
   explicit AllocationStatus(block::Device& device) : device_(device) {}
@@ -45,8 +55,9 @@ class DepthStatus final : public StatusSource {
   const std::string& name() const override { return name_; }
   io::task<StatusRun> status(uint64_t offset, uint64_t length) override {
     const block::ChainExtent found = co_await chain_extent(device_, offset, length);
-    co_return StatusRun{.length_bytes = found.extent.length_bytes,
-                        .status = found.extent.allocated ? uint64_t{found.depth} + 1 : 0};
+    uint64_t depth = found.extent.allocated ? uint64_t{found.depth} + 1 : 0;
+    if (co_await past_short_backing(found, offset)) ++depth;
+    co_return StatusRun{.length_bytes = found.extent.length_bytes, .status = depth};
   }
 
  private:

@@ -56,7 +56,8 @@ bool is_encrypted(const image::Layer& layer) {
 }
 
 // As QEMU has it: formats take requests of any alignment, ciphers have sectors, and raw is as its file.
-uint32_t minimum_block(const image::OpenedImage& image) {
+uint32_t minimum_block(const ServingPlan& plan, const image::OpenedImage& image) {
+  if (plan.temporary_overlay) return 1;  // what it is made of is nobody's concern
   if (is_encrypted(image.top())) return kSectorBytes;
   return image.top().format == image::Format::kRaw ? image.device->limits().request_alignment : 1;
 }
@@ -96,7 +97,7 @@ io::task<std::shared_ptr<exporting::Export>> make_export(const ServingPlan& plan
   made->name = served.export_name;
   made->description = served.description;
   made->lane = lane;
-  made->minimum_block_bytes = minimum_block(image);
+  made->minimum_block_bytes = minimum_block(plan, image);
   made->preferred_block_bytes = kPreferredBytes;
   apply_offset(image, plan.offset_bytes);
   image.device = layer::make_aligning(std::move(image.device), 1);

@@ -174,11 +174,11 @@ io::task<bool> Handshake::send_infos(OptionHeader header, const InfoQuery& query
     description.integer(static_cast<uint16_t>(Info::kDescription)).text(exported.description);
     if (!co_await reply(header, OptionReply::kInfo, description.bytes())) co_return false;
   }
-  // Who begins to transmit without having asked for block sizes is served whatever it sends.
-  const bool strict = query.wants(Info::kBlockSize);
+  // Who begins to transmit without having asked for block sizes does not look at them.
+  const bool asked = query.wants(Info::kBlockSize) || header.is(Option::kInfo);
   Message sizes;
   sizes.integer(static_cast<uint16_t>(Info::kBlockSize))
-      .integer(strict || header.is(Option::kInfo) ? exported.minimum_block_bytes : uint32_t{1})
+      .integer(asked ? exported.minimum_block_bytes : uint32_t{1})
       .integer(exported.preferred_block_bytes)
       .integer(kMaxPayloadBytes);
   if (!co_await reply(header, OptionReply::kInfo, sizes.bytes())) co_return false;
@@ -197,11 +197,12 @@ io::task<Handshake::Next> Handshake::info_or_go(OptionHeader header, ConstBytes 
   if (!exported) co_return co_await refuse(header, OptionReply::kErrorUnknown, no_export_text(query->name));
   if (header.is(Option::kGo)) {
     choose(exported);
-    agreed_.strict_alignment = query->wants(Info::kBlockSize);
   } else {
     agreed_.exported = exported;
   }
   if (!co_await send_infos(header, *query)) co_return Next::kHangUp;
+  if (header.is(Option::kInfo) && !query->wants(Info::kBlockSize) && exported->minimum_block_bytes > 1)
+    co_return co_await refuse(header, OptionReply::kErrorBlockSizeRequired, "ask for the block sizes too");
   const Next next = co_await acknowledge(header);
   co_return next == Next::kOption&& header.is(Option::kGo) ? Next::kTransmit : next;
 }
@@ -222,7 +223,7 @@ io::task<Handshake::Next> Handshake::choose_headers(OptionHeader header, ConstBy
 
 io::task<Handshake::Next> Handshake::meta_context(OptionHeader header, ConstBytes data) {
   const bool listing = header.is(Option::kListMetaContext);
-  if (agreed_.mode == HeaderMode::kSimple)
+  if (!listing && agreed_.mode == HeaderMode::kSimple)
     co_return co_await refuse(header, OptionReply::kErrorInvalid,
                               "metadata contexts need structured replies: negotiate those first");
   if (!listing) agreed_.contexts.clear();

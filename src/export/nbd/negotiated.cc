@@ -28,17 +28,12 @@ uint16_t allowed_flags(const RequestHeader& request, const Negotiated& agreed) n
   return allowed;
 }
 
+// Requests need not keep to the smallest block: clients are known to trim less although they were told of it,
+// and the device takes requests of any alignment.
 Fault judge_range(const RequestHeader& request, const Negotiated& agreed) noexcept {
-  const exporting::Export& exported = *agreed.exported;
-  if (!range_within(request.offset, request.length, exported.device->length_bytes()))
-    return request.is(Command::kWrite) || request.is(Command::kWriteZeroes) ? Fault::kNoSpace
-                                                                            : Fault::kInvalid;
-  const uint32_t block = exported.minimum_block_bytes;
-  const bool to_the_end = request.offset + request.length == exported.device->length_bytes();
-  if (agreed.strict_alignment &&
-      (!is_aligned(request.offset, block) || (!is_aligned(request.length, block) && !to_the_end)))
-    return Fault::kInvalid;
-  return Fault::kNone;
+  if (range_within(request.offset, request.length, agreed.exported->device->length_bytes()))
+    return Fault::kNone;
+  return request.is(Command::kWrite) || request.is(Command::kWriteZeroes) ? Fault::kNoSpace : Fault::kInvalid;
 }
 
 Fault judge_command(const RequestHeader& request, const Negotiated& agreed) noexcept {

@@ -16,11 +16,9 @@ struct MetaContext {
 };
 
 struct Negotiated {
-  std::shared_ptr<const exporting::Export> exported;
+  std::shared_ptr<const exporting::Export> exported = nullptr;
   HeaderMode mode = HeaderMode::kSimple;
-  // The client asked for the block sizes, so it keeps to them.
-  bool strict_alignment = false;
-  std::vector<MetaContext> contexts;
+  std::vector<MetaContext> contexts = {};
 };
 
 // The transmission flags of an export for such a client.
