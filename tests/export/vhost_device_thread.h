@@ -29,7 +29,8 @@ struct SocketPair {
 // Serves one front end until that hangs up, breaks the protocol, or this ends.
 class DeviceThread {
  public:
-  DeviceThread(block::Device& device, OwnedFd socket, DeviceSettings settings = {}, unsigned lanes = 2)
+  DeviceThread(block::Device& device, OwnedFd socket, DeviceSettings settings = {}, unsigned lanes = 2,
+               io::Backend backend = io::Backend::kAutomatic)
       : socket_(std::move(socket)) {
     settings.name = "test";
     settings.device = &device;
@@ -37,7 +38,7 @@ class DeviceThread {
       const std::lock_guard lock(mutex_);
       log_.push_back(line);
     };
-    thread_ = std::thread([this, settings, lanes] { serve(settings, lanes); });
+    thread_ = std::thread([this, settings, lanes, backend] { serve(settings, lanes, backend); });
   }
   ~DeviceThread() { join(); }
 
@@ -53,8 +54,8 @@ class DeviceThread {
   }
 
  private:
-  void serve(const DeviceSettings& settings, unsigned count) {
-    io::Lanes lanes(count);
+  void serve(const DeviceSettings& settings, unsigned count, io::Backend backend) {
+    io::Lanes lanes(count, backend);
     BlockDevice device(settings);
     io::Cancel cancel;
     Session session(std::move(socket_), device, lanes, cancel);

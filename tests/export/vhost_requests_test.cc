@@ -235,8 +235,10 @@ TEST_P(ManyQueues, RandomRequestsGiveWhatAModelGives) {
   device.mutable_limits().request_alignment = kSectorBytes;
   TestMemory memory(32 * kMiB);
   SocketPair pair;
-  DeviceThread thread(device, std::move(pair.device),
-                      {.private_reads = seed % 2 == 0, .queues = 4, .poll_ns = seed % 3 * 10'000}, 3);
+  const DeviceSettings settings = {
+      .private_reads = seed % 2 == 0, .queues = 4, .poll_ns = seed / 2 % 3 * 10'000};
+  DeviceThread thread(device, std::move(pair.device), settings, 3,
+                      seed / 6 % 2 == 0 ? io::Backend::kAutomatic : io::Backend::kThreads);
   FrontEnd front_end(std::move(pair.front_end));
   front_end.negotiate((GetParam().packed ? 0 : feature::kRingPacked) |
                       (GetParam().event_index ? 0 : feature::kEventIndex));

@@ -61,6 +61,10 @@ TEST_F(SessionTest, OnlyTheCacheModeMayBeSet) {
   };
   EXPECT_TRUE(set(kWritebackAt, {std::byte{0}}));
   EXPECT_EQ(front_end_.config(kWritebackAt, 1).at(0), std::byte{0});
+  EXPECT_TRUE(set(kWritebackAt, {std::byte{1}}, /*flags=*/1));
+  EXPECT_EQ(front_end_.config(kWritebackAt, 1).at(0), std::byte{1});
+  EXPECT_TRUE(set(kWritebackAt, {std::byte{0}}));
+  EXPECT_EQ(front_end_.config(kWritebackAt, 1).at(0), std::byte{0});
   EXPECT_FALSE(set(0, std::vector<std::byte>(8)));
   EXPECT_FALSE(set(kWritebackAt, std::vector<std::byte>(2)));
   EXPECT_TRUE(set(0, std::vector<std::byte>(60), kConfigForMigration));
