@@ -6,9 +6,11 @@
 
 #include <random>
 
+#include "base/error.h"
 #include "base/test_seed.h"
 #include "base/units.h"
 #include "export/vhost_device_thread.h"
+#include "export/vhost_user_blk/packed_inflight.h"
 #include "storage/memory.h"
 
 namespace cofre::vhost::testing {
@@ -232,6 +234,88 @@ TEST_P(HostileTest, AnythingAtRandom) {
   other_.kick();
   EXPECT_TRUE(readable(other_.call_fd(), 30'000));
   EXPECT_EQ(request_.status(), RequestStatus::kOk);
+}
+
+// The memory in which servers note what is in flight belongs to the front end, which may write anything
+// there.
+TEST_P(HostileTest, InflightAreasThatLie) {
+  const uint64_t seed = test_seed();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  const InflightDescription wanted = {.map_size = 0, .map_offset = 0, .queues = 1, .queue_size = 16};
+  front_end_.stop(0);
+  front_end_.stop(1);
+  const Reply reply = front_end_.ask(Message::kGetInflightFd, bytes_of(wanted));
+  const auto area = reply.as<InflightDescription>();
+  const SharedMapping mapping(reply.descriptors.at(0).get(), 0, area.map_size);
+  const std::array<int, 1> fd = {reply.descriptors[0].get()};
+  const std::array<int, 1> kick = {queue_.kick_fd()};
+  int started = 0;
+  for (int round = 0; round < 2000; ++round) {
+    std::fill_n(mapping.data(), area.map_size, std::byte{0});
+    store_le(mapping.data() + 8, uint16_t{1});
+    store_le(mapping.data() + 10, uint16_t{16});
+    for (uint64_t i = random() % 40; i > 0; --i) {
+      std::byte* const at = mapping.data() + 12 + random() % (area.map_size - 12);
+      *at = static_cast<std::byte>(random() % 4 == 0 ? random() : random() % 17);
+    }
+    ASSERT_TRUE(front_end_.acknowledged(Message::kSetInflightFd, bytes_of(area), fd));
+    ASSERT_TRUE(
+        front_end_.acknowledged(Message::kSetVringEnable, bytes_of(VringState{.index = 0, .number = 0})));
+    ASSERT_TRUE(front_end_.acknowledged(Message::kSetVringKick, bytes_of(uint64_t{0}), kick));
+    started +=
+        front_end_.acknowledged(Message::kSetVringEnable, bytes_of(VringState{.index = 0, .number = 1}));
+    front_end_.stop(0);
+  }
+  EXPECT_LT(started, 2000);
+  EXPECT_EQ(front_end_.ask(Message::kGetQueueNumber).as<uint64_t>(), 4u);
+}
+
+// An area that was good once, changed in places: it is refused, or what it says can be worked with.
+TEST(PackedInflightTest, DamagedAreas) {
+  const uint64_t seed = test_seed();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  constexpr uint16_t kSize = 16;
+  int refused = 0;
+  int recovered = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::vector<std::byte> area(PackedInflight::area_bytes(kSize));
+    {
+      PackedInflight first(area.data(), kSize);
+      PackedIndex used;
+      EXPECT_TRUE(first.recover(used, [](uint16_t) { return uint16_t{0}; }).empty());
+      for (uint16_t left = kSize; left > 0;) {
+        const auto number = static_cast<uint16_t>(1 + random() % std::min<uint64_t>(left, 4));
+        first.note_taken(std::vector<PackedDescriptor>(number));
+        left = static_cast<uint16_t>(left - number);
+        if (random() % 3 == 0) break;
+      }
+    }
+    for (uint64_t i = random() % 4; i > 0; --i)
+      area[12 + random() % (area.size() - 12)] = static_cast<std::byte>(random() % 18);
+    try {
+      PackedInflight second(area.data(), kSize);
+      PackedIndex used;
+      const auto flags = static_cast<uint16_t>(random());
+      const auto requests = second.recover(used, [flags](uint16_t) { return flags; });
+      for (const auto& request : requests) second.note_used(request.slot);
+      second.note_published();
+      std::vector<bool> taken(kSize);
+      for (uint16_t i = 0; i < kSize; ++i) {
+        const uint16_t slot = second.note_taken(std::vector<PackedDescriptor>(1));
+        ASSERT_LT(slot, kSize);
+        EXPECT_FALSE(taken[slot]);
+        taken[slot] = true;
+      }
+      ++recovered;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
+      ++refused;
+    }
+  }
+  EXPECT_GT(recovered, 0);
+  EXPECT_GT(refused, 0);
 }
 
 const auto kName = [](const auto& info) { return std::string(info.param ? "Packed" : "Split"); };

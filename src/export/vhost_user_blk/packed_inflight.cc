@@ -106,59 +106,58 @@ void PackedInflight::finish_or_undo_batch(uint16_t flags) {
 
 std::vector<bool> PackedInflight::free_entries() const {
   std::vector<bool> found(size_);
-  for (uint16_t slot = load16(area_ + kFreeAt); slot != size_; slot = load16(entry(slot) + kNextAt)) {
+  for (uint16_t slot = free_; slot != size_; slot = next_[slot]) {
     if (slot > size_ || found[slot]) fail_area("the list of free entries has no end");
     found[slot] = true;
   }
   return found;
 }
 
-PackedInflight::Interrupted PackedInflight::interrupted(uint16_t slot) const {
+// `taken`: entries that belong to something already; those of this request are added.
+PackedInflight::Interrupted PackedInflight::interrupted(uint16_t slot, std::vector<bool>& taken) const {
   const uint16_t number = load16(entry(slot) + kNumberAt);
-  if (number == 0 || number > size_) fail_area("a request of no or too many descriptors");
   Interrupted found = {.slot = slot, .descriptors = {}};
-  for (uint16_t at = slot; found.descriptors.size() < number; at = load16(entry(at) + kNextAt)) {
-    if (at >= size_) fail_area("a request has fewer descriptors than it should");
+  uint16_t last = slot;
+  for (uint16_t at = slot; found.descriptors.size() < number; at = next_[at]) {
+    if (at >= size_ || taken[at]) fail_area("the descriptors of requests run into each other");
+    taken[at] = true;
+    last = at;
     const std::byte* const from = entry(at);
     found.descriptors.push_back({.address = load_le<uint64_t>(from + kAddressAt),
                                  .length = load_le<uint32_t>(from + kLengthAt),
                                  .id = load16(from + kIdAt),
                                  .flags = load16(from + kFlagsAt)});
   }
+  if (number == 0 || last_[slot] != last)
+    fail_area("a request has another number of descriptors than it says");
   return found;
 }
 
-// The entries of requests in flight are linked as they were; all others become free, whatever the list said
-// of them, so that none is lost.
+// Everything that is followed later is read once, and checked: each entry is free, or part of one request.
 std::vector<PackedInflight::Interrupted> PackedInflight::recover_entries(PackedIndex& used) {
   if (fresh_) {
     start(used);
     return {};
   }
   used = {.index = batch_start_index(), .wrap = load8(area_ + kOldWrapAt)};
-  const std::vector<bool> is_free = free_entries();
-  std::vector<std::pair<uint64_t, Interrupted>> found;
-  size_t taken = 0;
-  for (uint16_t slot = 0; slot < size_; ++slot) {
-    if (is_free[slot]) store8(entry(slot), false);
-    if (!load8(entry(slot))) continue;
-    found.emplace_back(load_le<uint64_t>(entry(slot) + kOrderAt), interrupted(slot));
-    taken += found.back().second.descriptors.size();
-  }
-  if (taken + static_cast<size_t>(std::ranges::count(is_free, true)) != size_)
-    fail_area("entries are neither free nor in flight");
   for (uint16_t slot = 0; slot < size_; ++slot) {
     next_[slot] = load16(entry(slot) + kNextAt);
     last_[slot] = load16(entry(slot) + kLastAt);
   }
   free_ = load16(area_ + kFreeAt);
+  const std::vector<bool> is_free = free_entries();
+  std::vector<bool> taken = is_free;
+  std::vector<std::pair<uint64_t, Interrupted>> found;
+  for (uint16_t slot = 0; slot < size_; ++slot) {
+    if (is_free[slot]) store8(entry(slot), false);
+    if (load8(entry(slot)))
+      found.emplace_back(load_le<uint64_t>(entry(slot) + kOrderAt), interrupted(slot, taken));
+  }
+  if (std::ranges::count(taken, false) > 0) fail_area("entries are neither free nor in flight");
   std::ranges::sort(found, {}, [](const auto& one) { return one.first; });
   if (!found.empty()) order_ = found.back().first + 1;
   std::vector<Interrupted> requests;
-  for (auto& [order, request] : found) {
-    if (last_[request.slot] >= size_) fail_area("a request has no last entry");
-    requests.push_back(std::move(request));
-  }
+  for (auto& [order, request] : found) requests.push_back(std::move(request));
   return requests;
 }
 

@@ -76,7 +76,7 @@ class PackedInflight {
   std::vector<Interrupted> recover_entries(PackedIndex& used);
   void start(PackedIndex used);
   std::vector<bool> free_entries() const;
-  Interrupted interrupted(uint16_t slot) const;
+  Interrupted interrupted(uint16_t slot, std::vector<bool>& taken) const;
 
   std::byte* const area_;
   const uint16_t size_;
