@@ -64,16 +64,16 @@ def guest_initramfs():
 class VhostDoor:
     """A disk that comes over vhost-user-blk."""
 
-    def __init__(self, socket, queues=2):
+    def __init__(self, socket, queues=2, packed=False):
         self.socket = socket
-        self.queues = queues
+        self.options = f"num-queues={queues},packed={'on' if packed else 'off'}"
 
     def serve_args(self):
         return ["--vhost-user-blk", self.socket]
 
     def qemu_args(self, number):
         return ["-chardev", f"socket,id=door{number},path={self.socket},reconnect=1",
-                "-device", f"vhost-user-blk-pci,chardev=door{number},num-queues={self.queues}"]
+                "-device", f"vhost-user-blk-pci,chardev=door{number},{self.options}"]
 
 
 class NbdDoor:

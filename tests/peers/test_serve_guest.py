@@ -86,7 +86,7 @@ class FileSystems(GuestCase):
     def test_files_survive_a_killed_server(self):
         images = [self.encrypted("luks", luks_options()), self.encrypted("aes", aes_options()),
                   self.encrypted("nbd", luks_options())]
-        doors = [VhostDoor(self.path("a")), VhostDoor(self.path("b"), queues=1), NbdDoor(self.path("c"))]
+        doors = [VhostDoor(self.path("a")), VhostDoor(self.path("b"), queues=1, packed=True), NbdDoor(self.path("c"))]
         served = [self.serving(image, door) for image, door in zip(images, doors)]
         disks = ["vda", "vdb", "vdc"]
         with Guest(self.dir, doors) as guest:
