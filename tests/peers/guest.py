@@ -15,7 +15,8 @@ from cofre_peers import TIMEOUT_S
 
 GUEST_DIR = os.environ.get("COFRE_GUEST_DIR", "")
 QEMU = os.environ.get("COFRE_QEMU_SYSTEM") or "qemu-system-x86_64"
-MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")  # in this order
+# In this order.
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
 MEMORY_MIB = 192
 
 INIT = """#!/busybox sh

@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 import time
 
-from cofre_peers import COFRE, COFRE_TOOL, MIB, QEMU_TOOL, TIMEOUT_S, Image, PeerCase, aes_options, luks_options, run
+from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, TIMEOUT_S, Image, PeerCase, aes_options, cofre, luks_options,
+                         run)
 from guest import Guest, NbdDoor, VhostDoor, require_guest
 
 DISK = 64 * MIB
@@ -111,7 +112,8 @@ class FileSystems(GuestCase):
                 guest.run(f"until [ -e /tmp/ended-{disk} ]; do sleep 0.1; done")
             sums = {}
             for disk in disks:
-                guest.run(f"umount /mnt/{disk} && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /dev/{disk} /mnt/{disk}")
+                guest.run(f"umount /mnt/{disk} && echo 3 >/proc/sys/vm/drop_caches")
+                guest.run(f"mount -t ext4 /dev/{disk} /mnt/{disk}")
                 said = guest.run(f"cd /mnt/{disk} && md5sum program big small && cd / && umount /mnt/{disk}")
                 sums[disk] = dict(reversed(line.split("  ")) for line in said.splitlines())
                 self.assertEqual(sorted(sums[disk]), ["big", "program", "small"])
@@ -149,3 +151,24 @@ class Disks(GuestCase):
         self.assertEqual(second.stop(), 0, second.said())
         text = (b"text\n" * MIB)[:4 * MIB]
         self.holds(QEMU_TOOL, written, text[:MIB] + bytes(MIB) + text[2 * MIB:] + bytes(DISK - 4 * MIB))
+
+
+class Options(PeerCase):
+
+    def test_wrong_ones(self):
+        image = Image(self.path("plain.qcow2"), "qcow2")
+        self.create(COFRE_TOOL, image, MIB)
+        socket = self.path("socket")
+        serve = ["serve", "--vhost-user-blk", socket]
+        self.refused(cofre(*serve, image.path, image.path), "2 images and 1 sockets")
+        self.refused(cofre(*serve, "--serial", "x" * 21, image.path), "at most 20 bytes")
+        self.refused(cofre(*serve, "--serial", "a", "--serial", "b", image.path), "serials")
+        self.refused(cofre(*serve, "--num-queues", "0", image.path), "--num-queues")
+        self.refused(cofre(*serve, "--num-queues", "257", image.path), "--num-queues")
+        self.refused(cofre(*serve, "--queue-size", "1", image.path), "--queue-size")
+        self.refused(cofre(*serve, "--poll-us", "-1", image.path), "--poll-us")
+        self.refused(cofre(*serve, "--once", image.path), "--once")
+        self.refused(cofre("serve", "--vhost-user-blk", self.path("no/such/folder"), image.path), "no/such/folder")
+        self.write_file("socket", "something")
+        self.refused(cofre(*serve, image.path), "is there already")
+        self.assertEqual(self.read_file(socket), b"something")

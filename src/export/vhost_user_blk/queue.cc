@@ -19,6 +19,9 @@ constexpr uint64_t kUnaskedLookNs = 50'000;
 // The driver works on what is done while the rest of a long batch goes on here.
 constexpr unsigned kMostUnpublished = 8;
 
+// Taken in one turn of the lane, on which others live too: a disk that never waits would have no end of them.
+constexpr unsigned kMostPerTurn = 256;
+
 uint64_t now_ns() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
@@ -65,15 +68,15 @@ bool Queue::may_go_on() {
   return !stopping_ && !broken_;
 }
 
-// Starts all requests that `take` gives; true: there was one.
+// Starts the requests that `take` gives; true: there was one, and there may be more.
 template <typename Take>
-bool Queue::begin_all(Take take) {
-  bool any = false;
+bool Queue::begin_some(Take take) {
+  unsigned taken = 0;
   Request* request = nullptr;
   try {
     request = &allocate();
-    while (take(request->chain)) {
-      any = true;
+    while (taken < kMostPerTurn && take(request->chain)) {
+      ++taken;
       begin(*std::exchange(request, nullptr));
       request = &allocate();
     }
@@ -83,18 +86,19 @@ bool Queue::begin_all(Take take) {
     break_down("no memory for a request");
   }
   if (request != nullptr) release(*request);
-  return any;
+  return taken > 0;
 }
 
 io::detail::Detached Queue::run(Queue& queue) {
   // The server before this one may have died between telling the driver and calling it.
   if (queue.start_.inflight) signal(queue.start_.call);
   queue.ring_->suppress_kicks();
-  queue.begin_all([&queue](Chain& chain) { return queue.ring_->take_interrupted(chain); });
+  while (queue.begin_some([&queue](Chain& chain) { return queue.ring_->take_interrupted(chain); })) {
+  }
   const uint64_t poll_ns = queue.device_.settings().poll_ns;
   uint64_t worked_ns = poll_ns > 0 ? now_ns() : 0;
   while (queue.may_go_on()) {
-    const bool took = queue.begin_all([&queue](Chain& chain) { return queue.ring_->take(chain); });
+    const bool took = queue.begin_some([&queue](Chain& chain) { return queue.ring_->take(chain); });
     if (took && poll_ns > 0) worked_ns = now_ns();
     if (took || (poll_ns > 0 && now_ns() - worked_ns < poll_ns)) {
       queue.publish();  // what needed no wait

@@ -1,8 +1,8 @@
 // One virtqueue at work: takes what the driver makes available, has it carried out, tells the driver.
 //
-// Lives on one lane; everything belongs to it but the constructor. Many requests are in flight at a time. All
-// that is available is taken at once, and all that is done when the lane gets round to it is published with
-// one call. While there is something to do the driver need not kick.
+// Lives on one lane; everything belongs to it but the constructor. Many requests are in flight at a time.
+// What is available is taken at once; what is done is published in parts, or when the lane gets round to it,
+// with one call. While there is something to do the driver need not kick.
 #pragma once
 
 #include <memory>
@@ -52,7 +52,7 @@ class Queue {
   static io::detail::Detached publish_soon(Queue& queue);
   bool may_go_on();
   template <typename Take>
-  bool begin_all(Take take);
+  bool begin_some(Take take);
   void begin(Request& request);
   void finish(Request& request);
   void publish();

@@ -32,6 +32,7 @@ io::task<void> Session::exchange() {
     std::optional<Received> received = co_await socket_.receive();
     if (!received) co_return;
     co_await answer(*received);
+    co_await io::yield();  // who always has something to say must not keep others from the lane
   }
 }
 
