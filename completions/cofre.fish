@@ -14,14 +14,18 @@ complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into 
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
+complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
 complete -c cofre -n __fish_use_subcommand -f -a amend -d 'Change passphrases and options of an image'
 complete -c cofre -n __fish_use_subcommand -f -a rebase -d 'Give an image another backing file, or none'
 complete -c cofre -n __fish_use_subcommand -f -a commit -d 'Write the changes of an image into its backing file'
+complete -c cofre -n __fish_use_subcommand -f -a measure -d 'How large the file of a new image will be'
+complete -c cofre -n __fish_use_subcommand -f -a resize -d 'Give an image another size'
+complete -c cofre -n __fish_use_subcommand -f -a dd -d 'Copy a part of an image into a new one'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a snapshot -d 'Internal snapshots: list, create, apply, delete'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
-complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast encryption is'
+complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast an image or encryption is'
 complete -c cofre -n __fish_use_subcommand -f -a witness -d 'Which AES instructions does a program execute?'
 
 # All commands.
@@ -33,28 +37,30 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare map rebase snapshot doctor io'
+set -l readers '__cofre_is convert info check compare measure dd map rebase snapshot doctor io bench'
 complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
 complete -c cofre -n '__cofre_is create convert check compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
 complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
-complete -c cofre -n '__cofre_is info check map doctor bench witness' -l output -x -a 'human json' -d 'Form'
-complete -c cofre -n '__cofre_is create convert' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
-complete -c cofre -n '__cofre_is create convert compare rebase' -s F -x -a $sources -d 'Format of the other image'
+complete -c cofre -n '__cofre_is info check measure map doctor bench witness' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is create convert measure' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
+complete -c cofre -n '__cofre_is create convert compare rebase bitmap' -s F -x -a $sources -d 'Format of the other image'
 
 # create
 complete -c cofre -n '__cofre_is create' -s b -r -d 'Backing file'
 complete -c cofre -n '__cofre_is create' -s u -d 'Do not open the backing file'
 
 # convert
-complete -c cofre -n '__cofre_is convert' -s O -x -a $formats -d 'Format of the target'
-complete -c cofre -n '__cofre_is convert' -s l -x -d 'Copy this internal snapshot'
+complete -c cofre -n '__cofre_is convert measure dd' -s O -x -a $formats -d 'Format of the target'
+complete -c cofre -n '__cofre_is convert measure' -s l -x -d 'This internal snapshot'
 complete -c cofre -n '__cofre_is convert' -s B -r -d 'Backing file of the target'
 complete -c cofre -n '__cofre_is convert' -s n -d 'Write into the existing target'
 complete -c cofre -n '__cofre_is convert' -l target-image-opts -d 'The target is named by options'
 complete -c cofre -n '__cofre_is convert' -l target-is-zero -d 'The existing target reads as zero'
+complete -c cofre -n '__cofre_is convert' -l bitmaps -d 'Copy the dirty bitmaps too'
+complete -c cofre -n '__cofre_is convert' -l skip-broken-bitmaps -d 'Leave out inconsistent bitmaps'
 complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
@@ -72,6 +78,40 @@ complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Rep
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
 
+# bitmap
+complete -c cofre -n '__cofre_is bitmap' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is bitmap' -l add -d 'Make the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l remove -d 'Remove the bitmap'
+complete -c cofre -n '__cofre_is bitmap' -l clear -d 'Mark everything clean'
+complete -c cofre -n '__cofre_is bitmap' -l enable -d 'Note changes'
+complete -c cofre -n '__cofre_is bitmap' -l disable -d 'Note no changes'
+complete -c cofre -n '__cofre_is bitmap' -l merge -x -d 'Mark what is dirty in another'
+complete -c cofre -n '__cofre_is bitmap' -s g -x -d 'Bytes for a bit'
+complete -c cofre -n '__cofre_is bitmap' -s b -r -d 'The image of other bitmaps'
+# measure
+complete -c cofre -n '__cofre_is measure' -l size -x -d 'Of an empty image'
+
+# resize
+complete -c cofre -n '__cofre_is resize' -s f -l format -x -a $formats -d 'Format of the image'
+complete -c cofre -n '__cofre_is resize' -l image-opts -d 'The image is named by options'
+complete -c cofre -n '__cofre_is resize' -l shrink -d 'Allow a smaller size'
+complete -c cofre -n '__cofre_is resize' -l preallocation -x -a 'off metadata falloc full' -d 'Space of the new part'
+complete -c cofre -n '__cofre_is resize' -s q -l quiet -d 'Print nothing but errors'
+
+# bench requests
+complete -c cofre -n '__cofre_is bench' -s c -x -d 'So many requests'
+complete -c cofre -n '__cofre_is bench' -s d -x -d 'So many in flight'
+complete -c cofre -n '__cofre_is bench' -s o -x -d 'Where they start'
+complete -c cofre -n '__cofre_is bench' -s s -x -d 'Size of a request'
+complete -c cofre -n '__cofre_is bench' -s S -x -d 'From one to the next'
+complete -c cofre -n '__cofre_is bench' -s w -d 'Write'
+complete -c cofre -n '__cofre_is bench' -l pattern -x -d 'What is written'
+complete -c cofre -n '__cofre_is bench' -l flush-interval -x -d 'Requests between flushes'
+complete -c cofre -n '__cofre_is bench' -l no-drain -d 'Flushes do not wait'
+complete -c cofre -n '__cofre_is bench' -s t -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is bench' -s i -x -a 'threads native io_uring' -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is bench' -s n -d 'As -i native'
+
 # amend
 complete -c cofre -n '__cofre_is amend' -s f -l format -x -a $formats -d 'Format of the image'
 complete -c cofre -n '__cofre_is amend' -l image-opts -d 'The image is named by options'
@@ -86,6 +126,7 @@ complete -c cofre -n '__cofre_is amend' -l force -d 'Erase even the last passphr
 complete -c cofre -n '__cofre_is amend' -s t -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is amend' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is amend' -s q -d 'Print nothing but errors'
+
 # rebase
 complete -c cofre -n '__cofre_is rebase' -s b -r -d 'The new backing file; empty: none'
 complete -c cofre -n '__cofre_is rebase' -s u -d 'Change the name only'
@@ -117,6 +158,10 @@ complete -c cofre -n '__cofre_is doctor' -l quick -d 'Measure nothing'
 # io
 complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'
 complete -c cofre -n '__cofre_is io' -s r -l read-only -d 'Open for reading'
+complete -c cofre -n '__cofre_is io' -s s -l snapshot -d 'Writes go into memory and are lost'
+complete -c cofre -n '__cofre_is io' -s C -l copy-on-read -d 'Keep what is read from the backing file'
+complete -c cofre -n '__cofre_is io' -s m -l misalign -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is io' -s T -l trace -x -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is io' -s t -l cache -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is io' -s n -l nocache -d 'As -t none'
 complete -c cofre -n '__cofre_is io' -s d -l discard -x -a 'unmap ignore' -d 'What discard does'

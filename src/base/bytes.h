@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string_view>
 
 namespace cofre {
 
@@ -44,6 +45,11 @@ template <std::unsigned_integral T>
 void store_le(void* to, T value) noexcept {
   if constexpr (std::endian::native == std::endian::big && sizeof(T) > 1) value = std::byteswap(value);
   std::memcpy(to, &value, sizeof value);
+}
+
+// Whether the first bytes are `magic`.
+inline bool starts_with(ConstBytes bytes, std::string_view magic) noexcept {
+  return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
 }
 
 // True when every byte is zero. Vectorized; stops at the first block that is not.

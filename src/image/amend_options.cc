@@ -54,16 +54,6 @@ void refuse_others(Format format, const Options& options) {
   }
 }
 
-std::optional<std::chrono::milliseconds> take_iter_time(Options& options, const std::string& name) {
-  constexpr uint64_t kMaxIterTimeMs = 3'600'000;
-  const std::optional<uint64_t> milliseconds = options.take_number(name);
-  if (!milliseconds) return std::nullopt;
-  if (*milliseconds > kMaxIterTimeMs)
-    fail(ErrorKind::kInvalidArgument, "{}={}: more than {} milliseconds make no sense", name, *milliseconds,
-         kMaxIterTimeMs);
-  return std::chrono::milliseconds(*milliseconds);
-}
-
 std::optional<KeyslotSettings> take_keyslot(Options& options, std::string_view prefix) {
   const auto name = [prefix](std::string_view option) { return fmt::format("{}{}", prefix, option); };
   KeyslotSettings settings;
@@ -82,14 +72,6 @@ std::optional<KeyslotSettings> take_keyslot(Options& options, std::string_view p
     fail(ErrorKind::kInvalidArgument, "{}={}: there are active and inactive", name("state"), *state);
   settings.activate = *state == "active";
   return settings;
-}
-
-std::optional<uint32_t> take_version(Options& options) {
-  const std::optional<std::string> compat = options.take("compat");
-  if (!compat) return std::nullopt;
-  if (*compat == "1.1" || *compat == "v3") return 3;
-  if (*compat == "0.10" || *compat == "v2") return 2;
-  fail(ErrorKind::kInvalidArgument, "compat={}: there are 0.10 (v2) and 1.1 (v3)", *compat);
 }
 
 std::optional<uint32_t> take_refcount_order(Options& options) {
@@ -133,9 +115,7 @@ AmendSettings parse_amend_options(Format format, Options options) {
 }
 
 std::string amend_options_help(Format format) {
-  std::string text;
-  for (const OptionHelp& option : amend_options(format))
-    text += fmt::format("  {:<22} - {}\n", fmt::format("{}=<{}>", option.name, option.kind), option.text);
+  const std::string text = option_lines(amend_options(format));
   return text.empty() ? text : fmt::format("Amend options for '{}':\n{}", format_name(format), text);
 }
 

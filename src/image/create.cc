@@ -1,14 +1,14 @@
 #include "image/create.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
-#include "base/aligned_buffer.h"
 #include "base/checked.h"
 #include "base/error.h"
-#include "io/reactor.h"
+#include "image/resize.h"
 #include "layer/align.h"
 
 namespace cofre::image {
@@ -62,10 +62,23 @@ void check_data_file(const CreateRequest& request, const qcow2::CreateOptions& q
          request.path, path);
 }
 
-io::task<uint64_t> backing_bytes(std::string path, std::string backing_file, Format format) {
+// The chain is read, so none of its files may become the new image's data file.
+void refuse_data_file_of(const OpenedImage& backing, const std::string& path) {
+  for (const Layer& layer : backing.chain) {
+    if (!storage::same_file(layer.path, path) &&
+        (layer.data_file == nullptr || !storage::same_file(layer.data_file->name(), path)))
+      continue;
+    fail(ErrorKind::kInvalidArgument, "the data file '{}' belongs to the backing chain: choose another name",
+         path);
+  }
+}
+
+io::task<uint64_t> backing_bytes(std::string path, qcow2::CreateOptions qcow2) {
   try {
-    const ImageName name = parse_image_name(resolve_beside(path, backing_file), format);
-    OpenedImage backing = co_await open_image(name, {.no_backing = true, .keys = Keys::kUnused});
+    const ImageName name =
+        parse_image_name(resolve_beside(path, *qcow2.backing_file), parse_format(*qcow2.backing_format));
+    OpenedImage backing = co_await open_image(name, {.no_backing = !qcow2.data_file, .keys = Keys::kUnused});
+    if (qcow2.data_file) refuse_data_file_of(backing, resolve_beside(path, *qcow2.data_file));
     const uint64_t bytes = backing.device->length_bytes();
     co_await backing.close();
     co_return bytes;
@@ -89,26 +102,8 @@ std::unique_ptr<storage::FileDevice> make_file(const TargetFile& target, CacheMo
   return storage::FileDevice::create(target.working_path(), options);
 }
 
-io::task<void> write_zero_bytes(storage::FileDevice& file, uint64_t length) {
-  AlignedBuffer zeros(kMiB);
-  std::fill_n(zeros.data(), zeros.size(), std::byte{0});
-  for (uint64_t at = 0; at < length; at += zeros.size())
-    co_await file.write(at, zeros.bytes().first(std::min<uint64_t>(zeros.size(), length - at)));
-}
-
-// Gives a plain file its size, and the space for it if asked to.
-io::task<void> size_raw(storage::FileDevice& file, uint64_t length, qcow2::Preallocation mode) {
-  co_await file.resize(length);
-  if (mode == qcow2::Preallocation::kFalloc && length > 0) {
-    const int64_t result = co_await io::async_fallocate(file.fd(), 0, 0, length);
-    if (result < 0)
-      fail_errno(static_cast<int>(-result), "cannot reserve {} bytes for '{}'", length, file.name());
-  }
-  if (mode == qcow2::Preallocation::kFull) co_await write_zero_bytes(file, length);
-}
-
 io::task<void> create_raw(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file) {
-  co_await size_raw(*file, plan.size_bytes, plan.settings.preallocation);
+  co_await resize_file(*file, plan.size_bytes, plan.settings.preallocation);
   co_await file->close();
 }
 
@@ -123,12 +118,15 @@ io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<storage:
 }
 
 // The file for the content, under its own name beside the image.
-io::task<void> create_data_file(const CreatePlan& plan, const std::string& name, CacheMode cache) {
+io::task<void> create_data_file(const CreatePlan& plan, TargetFile& target, const std::string& name,
+                                CacheMode cache) {
   const storage::FileOptions options = {.no_flush = cache.no_flush,
                                         .locks = storage::FileLocks::format(false)};
   const std::string path = resolve_beside(plan.path, name);
+  const bool is_new = access(path.c_str(), F_OK) != 0;
   auto file = storage::FileDevice::create(path, options, true);
-  co_await size_raw(*file, plan.size_bytes, qcow2::Preallocation::kOff);
+  if (is_new) target.made_beside(path);
+  co_await resize_file(*file, plan.size_bytes, qcow2::Preallocation::kOff);
   co_await file->close();
 }
 
@@ -148,7 +146,7 @@ io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& targe
   co_await image.close();
 }
 
-io::task<NewVolume> create_qcow2(const CreatePlan& plan, const TargetFile& target, Secrets& secrets,
+io::task<NewVolume> create_qcow2(const CreatePlan& plan, TargetFile& target, Secrets& secrets,
                                  CacheMode cache, std::unique_ptr<storage::FileDevice> file) {
   ConstBytes passphrase;
   if (plan.encrypted()) passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
@@ -157,7 +155,7 @@ io::task<NewVolume> create_qcow2(const CreatePlan& plan, const TargetFile& targe
   const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
   NewVolume volume = co_await qcow2::create_image(*storage, options, passphrase);
   co_await storage->close();
-  if (options.data_file) co_await create_data_file(plan, *options.data_file, cache);
+  if (options.data_file) co_await create_data_file(plan, target, *options.data_file, cache);
   if (options.preallocation != qcow2::Preallocation::kOff || options.data_file_raw)
     co_await preallocate_qcow2(plan, target, secrets, cache, volume);
   co_return volume;
@@ -176,8 +174,7 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
   check_data_file(request, qcow2);
   std::optional<uint64_t> size = asked_size(request, plan.settings);
   if (qcow2.backing_file && !request.unchecked_backing) {
-    const uint64_t bytes =
-        co_await backing_bytes(request.path, *qcow2.backing_file, parse_format(*qcow2.backing_format));
+    const uint64_t bytes = co_await backing_bytes(request.path, qcow2);
     if (!size) size = bytes;
   }
   if (!size)
@@ -194,8 +191,7 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
   co_return plan;
 }
 
-io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets,
-                                 CacheMode cache) {
+io::task<NewVolume> create_image(CreatePlan plan, TargetFile& target, Secrets& secrets, CacheMode cache) {
   try {
     std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
     if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(file), secrets);

@@ -39,9 +39,8 @@ io::task<CreatePlan> plan_image(CreateRequest request);
 using NewVolume = std::optional<luks::Luks1Volume>;
 
 // Creates the file at target.working_path(), and the data file under its own name. Throws Error; what it made
-// of the image file then is the TargetFile's to remove.
-io::task<NewVolume> create_image(CreatePlan plan, const TargetFile& target, Secrets& secrets,
-                                 CacheMode cache);
+// then is the TargetFile's to remove.
+io::task<NewVolume> create_image(CreatePlan plan, TargetFile& target, Secrets& secrets, CacheMode cache);
 
 // The name under which the new image is opened before its target is committed.
 ImageName name_of_new_image(const CreatePlan& plan, const TargetFile& target);

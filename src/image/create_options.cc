@@ -76,13 +76,8 @@ luks::Luks1CreateOptions take_luks(Options& options, std::string_view prefix) {
                                                              .ivgen_alg = ivgen_alg,
                                                              .ivgen_hash_alg = ivgen_hash_alg,
                                                              .hash_alg = hash_alg});
-  constexpr uint64_t kMaxIterTimeMs = 3'600'000;
-  if (const auto iter_time = options.take_number(fmt::format("{}iter-time", prefix))) {
-    if (*iter_time > kMaxIterTimeMs)
-      fail(ErrorKind::kInvalidArgument, "{}iter-time={}: more than {} milliseconds make no sense", prefix,
-           *iter_time, kMaxIterTimeMs);
-    luks.iter_time = std::chrono::milliseconds(*iter_time);
-  }
+  if (const auto iter_time = take_iter_time(options, fmt::format("{}iter-time", prefix)))
+    luks.iter_time = *iter_time;
   return luks;
 }
 
@@ -125,13 +120,6 @@ uint32_t take_power_of_two(Options& options, std::string_view key, uint64_t stan
   return static_cast<uint32_t>(std::countr_zero(value));
 }
 
-uint32_t take_version(Options& options) {
-  const std::string compat = options.take("compat").value_or("1.1");
-  if (compat == "1.1" || compat == "v3") return 3;
-  if (compat == "0.10" || compat == "v2") return 2;
-  fail(ErrorKind::kInvalidArgument, "compat={}: there are 0.10 (v2) and 1.1 (v3)", compat);
-}
-
 qcow2::CompressionType take_compression(Options& options) {
   const std::string type = options.take("compression_type").value_or("zlib");
   if (type == "zlib") return qcow2::CompressionType::kDeflate;
@@ -146,7 +134,7 @@ std::optional<std::string> nonempty(std::optional<std::string> text) {
 void take_qcow2(Options& options, CreateSettings& settings) {
   qcow2::CreateOptions& qcow2 = settings.qcow2;
   take_encryption(options, settings);
-  qcow2.version = take_version(options);
+  qcow2.version = take_version(options).value_or(3);
   qcow2.cluster_bits = take_power_of_two(options, "cluster_size", 65536, 512, 2 * kMiB, true);
   qcow2.refcount_order = take_power_of_two(options, "refcount_bits", 16, 1, 64, false);
   qcow2.lazy_refcounts = options.take_bool("lazy_refcounts").value_or(false);
@@ -187,10 +175,32 @@ std::string create_options_help(Format format) {
   std::vector<OptionHelp> options(create_options(format).begin(), create_options(format).end());
   std::sort(options.begin(), options.end(),
             [](const OptionHelp& a, const OptionHelp& b) { return a.name < b.name; });
-  std::string text = fmt::format("Supported {} options:\n", format_name(format));
+  return fmt::format("Supported {} options:\n{}", format_name(format), option_lines(options));
+}
+
+std::string option_lines(std::span<const OptionHelp> options) {
+  std::string text;
   for (const OptionHelp& option : options)
     text += fmt::format("  {:<22} - {}\n", fmt::format("{}=<{}>", option.name, option.kind), option.text);
   return text;
+}
+
+std::optional<std::chrono::milliseconds> take_iter_time(Options& options, const std::string& name) {
+  constexpr uint64_t kMaxIterTimeMs = 3'600'000;
+  const std::optional<uint64_t> milliseconds = options.take_number(name);
+  if (!milliseconds) return std::nullopt;
+  if (*milliseconds > kMaxIterTimeMs)
+    fail(ErrorKind::kInvalidArgument, "{}={}: more than {} milliseconds make no sense", name, *milliseconds,
+         kMaxIterTimeMs);
+  return std::chrono::milliseconds(*milliseconds);
+}
+
+std::optional<uint32_t> take_version(Options& options) {
+  const std::optional<std::string> compat = options.take("compat");
+  if (!compat) return std::nullopt;
+  if (*compat == "1.1" || *compat == "v3") return 3;
+  if (*compat == "0.10" || *compat == "v2") return 2;
+  fail(ErrorKind::kInvalidArgument, "compat={}: there are 0.10 (v2) and 1.1 (v3)", *compat);
 }
 
 CreateSettings parse_create_options(Format format, Options options) {

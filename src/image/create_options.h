@@ -26,6 +26,13 @@ struct OptionHelp {
 std::span<const OptionHelp> create_options(Format format) noexcept;
 // The text of -o help.
 std::string create_options_help(Format format);
+// Its lines, one an option.
+std::string option_lines(std::span<const OptionHelp> options);
+
+// Options that images are made with and that can be changed later: each is taken out of `options`. Throw
+// Error kInvalidArgument.
+std::optional<std::chrono::milliseconds> take_iter_time(Options& options, const std::string& name);
+std::optional<uint32_t> take_version(Options& options);  // "compat"
 
 // What -o, -b and -F say, taken apart and checked one by one.
 struct CreateSettings {

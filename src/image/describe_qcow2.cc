@@ -1,18 +1,12 @@
 #include "image/describe_qcow2.h"
 
-#include <algorithm>
-
-#include "base/aligned_buffer.h"
-#include "base/checked.h"
-#include "base/error.h"
+#include "format/qcow2/bitmap_actions.h"
 #include "image/image_name.h"
 
 namespace cofre::image {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr uint64_t kMaxBitmapDirectoryBytes = 65535 * (24 + 1024 + 8);
 
 Json keyslot_json(const luks::Luks1Header& header, size_t index) {
   const luks::Luks1Keyslot& slot = header.keyslots[index];
@@ -23,50 +17,15 @@ Json keyslot_json(const luks::Luks1Header& header, size_t index) {
   return json;
 }
 
-// One entry of the bitmap directory (qcow2 specification, "Bitmap directory"); moves `at` behind it.
-Json take_bitmap_entry(ConstBytes directory, uint64_t& at, const std::string& name) {
-  constexpr uint64_t kFixedBytes = 24;
-  if (!range_within(at, kFixedBytes, directory.size()))
-    fail(ErrorKind::kCorrupt, "'{}': the bitmap directory ends within an entry; see `cofre check`", name);
-  const std::byte* const entry = directory.data() + at;
-  const auto flags = load_be<uint32_t>(entry + 12);
-  const auto granularity_bits = static_cast<unsigned>(entry[17]);
-  const uint64_t name_bytes = load_be<uint16_t>(entry + 18);
-  const uint64_t extra_bytes = load_be<uint32_t>(entry + 20);
-  if (!range_within(at + kFixedBytes, extra_bytes + name_bytes, directory.size()) || granularity_bits > 63)
-    fail(ErrorKind::kCorrupt, "'{}': the bitmap directory has an entry that cannot be; see `cofre check`",
-         name);
-  Json flag_names = Json::array();
-  if ((flags & 1) != 0) flag_names.push_back("in-use");
-  if ((flags & 2) != 0) flag_names.push_back("auto");
-  const auto* const text = reinterpret_cast<const char*>(entry + kFixedBytes + extra_bytes);
-  at += align_up<uint64_t>(kFixedBytes + extra_bytes + name_bytes, 8);
-  return {{"flags", flag_names},
-          {"name", std::string(text, name_bytes)},
-          {"granularity", uint64_t{1} << granularity_bits}};
-}
-
-io::task<Json> bitmaps_json(qcow2::Image& image) {
-  const qcow2::Header& header = image.header();
-  const qcow2::BitmapsPlace& place = *header.bitmaps;
-  if (place.directory_bytes > kMaxBitmapDirectoryBytes ||
-      !range_within(place.directory_offset, place.directory_bytes, image.file().length_bytes()))
-    fail(ErrorKind::kCorrupt, "'{}': the bitmap directory lies outside of the file; see `cofre check`",
-         image.name());
-  AlignedBuffer directory(std::max<uint64_t>(place.directory_bytes, 1));
-  const Bytes bytes = directory.bytes().first(place.directory_bytes);
-  const uint64_t begin = align_down<uint64_t>(place.directory_offset, kSectorBytes);
-  const uint64_t end =
-      std::min(image.file().length_bytes(),
-               align_up<uint64_t>(place.directory_offset + place.directory_bytes, kSectorBytes));
-  AlignedBuffer sectors(std::max<uint64_t>(end - begin, 1));
-  co_await image.file().read(begin, sectors.bytes().first(end - begin));
-  std::copy_n(sectors.data() + (place.directory_offset - begin), bytes.size(), bytes.data());
-
+Json bitmaps_json(qcow2::Image& image) {
   Json list = Json::array();
-  uint64_t at = 0;
-  for (uint32_t i = 0; i < place.count; ++i) list.push_back(take_bitmap_entry(bytes, at, image.name()));
-  co_return list;
+  for (const qcow2::BitmapEntry& bitmap : qcow2::bitmaps_of(image)) {
+    Json flags = Json::array();
+    if (bitmap.in_use()) flags.push_back("in-use");
+    if (bitmap.enabled()) flags.push_back("auto");
+    list.push_back({{"flags", flags}, {"name", bitmap.name}, {"granularity", bitmap.granularity_bytes()}});
+  }
+  return list;
 }
 
 bool bitmaps_valid(const qcow2::Header& header) {
@@ -86,7 +45,7 @@ io::task<Json> specific_json(qcow2::Image& image) {
   json["compat"] = version3 ? "1.1" : "0.10";
   json["compression-type"] = header.compression_type == qcow2::CompressionType::kZstd ? "zstd" : "zlib";
   if (version3) json["lazy-refcounts"] = header.lazy_refcounts();
-  if (bitmaps_valid(header)) json["bitmaps"] = co_await bitmaps_json(image);
+  if (bitmaps_valid(header)) json["bitmaps"] = bitmaps_json(image);
   json["refcount-bits"] = header.refcount_bits();
   if (header.data_file) json["data-file"] = *header.data_file;
   if (header.crypt_method != qcow2::CryptMethod::kNone) json["encrypt"] = co_await encrypt_json(image);

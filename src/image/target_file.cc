@@ -70,7 +70,9 @@ TargetFile::TargetFile(const std::string& path) : path_(path), final_path_(follo
 }
 
 TargetFile::~TargetFile() {
-  if (!committed_ && !in_place_) ::unlink(working_path_.c_str());
+  if (committed_) return;
+  if (!in_place_) ::unlink(working_path_.c_str());
+  for (const std::string& path : beside_) ::unlink(path.c_str());
 }
 
 void TargetFile::commit(bool durable) {

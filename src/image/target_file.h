@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "storage/file.h"
@@ -19,7 +20,7 @@ class TargetFile {
   // Chooses the temporary name; creates nothing yet. Follows symbolic links. Throws Error: kLocked when
   // another process uses an existing target, others when it could not be written.
   explicit TargetFile(const std::string& path);
-  // Removes the temporary file unless commit() was called.
+  // Removes the temporary file, and those made beside it, unless commit() was called.
   ~TargetFile();
   TargetFile(const TargetFile&) = delete;
   TargetFile& operator=(const TargetFile&) = delete;
@@ -30,6 +31,9 @@ class TargetFile {
   bool in_place() const noexcept { return in_place_; }
   // What is to be removed when nothing comes of it; empty when the image is created in place.
   std::string temporary_path() const { return in_place_ ? "" : working_path_; }
+
+  // A new file that has its own name from the start, and is nothing without this one.
+  void made_beside(std::string path) { beside_.push_back(std::move(path)); }
 
   // Puts the finished file in the target's place, with an existing target's permissions, and makes the new
   // name durable if `durable`. The file must be closed. Throws Error.
@@ -43,6 +47,7 @@ class TargetFile {
   std::string working_path_;
   std::unique_ptr<storage::FileDevice>
       existing_;  // open and locked, so that nobody starts to use it meanwhile
+  std::vector<std::string> beside_;
   bool in_place_ = false;
   bool committed_ = false;
 };

@@ -15,22 +15,17 @@
 namespace cofre::job {
 namespace {
 
-// So that offset_of_request() stays below 2^64.
-constexpr uint64_t kLargestSpanRequests = uint64_t{1} << 32;
-
 void check_load(const block::Device& device, const RequestLoad& load) {
   const uint64_t alignment = device.limits().request_alignment;
-  const bool whole = load.request_bytes > 0 && load.request_bytes % alignment == 0 && load.step_bytes > 0 &&
-                     load.step_bytes % load.request_bytes == 0 && load.span_bytes % load.request_bytes == 0;
-  if (!whole || load.in_flight == 0 || load.span_bytes == 0 || load.span_bytes > device.length_bytes())
+  const auto whole = [&](uint64_t bytes) { return bytes % alignment == 0; };
+  const bool aligned = whole(load.request_bytes) && whole(load.step_bytes) && whole(load.start_bytes) &&
+                       (whole(load.span_bytes) || load.span_bytes == device.length_bytes());
+  if (!aligned || load.in_flight == 0 || load.span_bytes == 0 || load.span_bytes > device.length_bytes())
     fail(ErrorKind::kInvalidArgument,
          "'{}': requests of {} bytes every {} bytes of {} do not fit a device of {} bytes with requests of "
          "multiples of {}",
          device.name(), load.request_bytes, load.step_bytes, load.span_bytes, device.length_bytes(),
          alignment);
-  if (load.span_bytes / load.request_bytes > kLargestSpanRequests)
-    fail(ErrorKind::kLimit, "'{}': more than {} requests of {} bytes: take larger ones", device.name(),
-         kLargestSpanRequests, load.request_bytes);
 }
 
 void fill_without_pattern(Bytes bytes, uint64_t seed) {
@@ -53,23 +48,38 @@ class LoadJob {
 
   io::task<double> run(const std::vector<io::Reactor*>& lanes) {
     std::vector<AlignedBuffer> buffers = make_buffers();
+    const bool in_rounds = load_.flush_every > 0 && load_.drain_to_flush;
+    const uint64_t round = in_rounds ? load_.flush_every : std::max<uint64_t>(load_.count, 1);
     const auto start = std::chrono::steady_clock::now();
-    io::TaskGroup group;
-    for (unsigned i = 0; i < load_.in_flight; ++i)
-      group.spawn_on(*lanes[i % lanes.size()], work(buffers[i].bytes()));
-    co_await group.join();
+    for (uint64_t first = 0; first < load_.count && !control_.stopped(); first += round) {
+      next_ = first;
+      round_end_ = std::min(load_.count, first + round);
+      co_await send_round(lanes, buffers);
+      if (in_rounds && round_end_ == first + round) co_await device_.flush();
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     control_.finish();
     co_return took.count();
   }
 
  private:
+  io::task<void> send_round(const std::vector<io::Reactor*>& lanes, std::vector<AlignedBuffer>& buffers) {
+    io::TaskGroup group;
+    for (size_t i = 0; i < buffers.size(); ++i)
+      group.spawn_on(*lanes[i % lanes.size()], work(buffers[i].bytes().first(load_.request_bytes)));
+    co_await group.join();
+  }
+
   // Touched before the clock starts, whatever they are for.
   std::vector<AlignedBuffer> make_buffers() const {
     std::vector<AlignedBuffer> buffers;
-    for (unsigned i = 0; i < load_.in_flight; ++i) {
-      AlignedBuffer& buffer = buffers.emplace_back(load_.request_bytes);
-      fill_without_pattern(buffer.bytes(), i + 1);
+    for (unsigned i = 0; i < std::min<uint64_t>(load_.in_flight, load_.count); ++i) {
+      AlignedBuffer& buffer = buffers.emplace_back(std::max<uint64_t>(load_.request_bytes, 1));
+      if (load_.pattern) {
+        std::ranges::fill(buffer.bytes(), *load_.pattern);
+      } else {
+        fill_without_pattern(buffer.bytes(), i + 1);
+      }
     }
     return buffers;
   }
@@ -91,14 +101,20 @@ class LoadJob {
       // Where transfers complete without waiting nobody else on this lane would ever get to run.
       co_await io::yield();
       const uint64_t number = next_.fetch_add(1, std::memory_order_relaxed);
-      if (number >= load_.count) co_return;
+      if (number >= round_end_) co_return;
       const uint64_t offset = offset_of_request(load_, number);
+      if (load_.request_bytes > load_.span_bytes - offset)
+        fail(ErrorKind::kIo, "'{}': Input/output error: {} bytes at offset {} pass the end at {}",
+             device_.name(), load_.request_bytes, offset, load_.span_bytes);
       if (load_.write) {
         co_await device_.write(offset, buffer);
       } else {
         co_await device_.read(offset, buffer);
       }
       control_.advance(load_.request_bytes);
+      const bool flush =
+          load_.flush_every > 0 && !load_.drain_to_flush && (number + 1) % load_.flush_every == 0;
+      if (flush) co_await device_.flush();
     }
   }
 
@@ -106,14 +122,14 @@ class LoadJob {
   const RequestLoad& load_;
   JobControl control_;
   std::atomic<uint64_t> next_ = 0;
+  uint64_t round_end_ = 0;  // changes between rounds only
 };
 
 }  // namespace
 
 uint64_t offset_of_request(const RequestLoad& load, uint64_t number) noexcept {
-  const uint64_t requests = load.span_bytes / load.request_bytes;
-  const uint64_t step = load.step_bytes / load.request_bytes % requests;
-  return number % requests * step % requests * load.request_bytes;
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>((load.start_bytes + Wide{number} * load.step_bytes) % load.span_bytes);
 }
 
 uint64_t scattering_step(uint64_t span_bytes, uint64_t request_bytes) noexcept {

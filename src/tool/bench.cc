@@ -1,4 +1,5 @@
-// cofre bench: measurements of this machine, each a command of its own behind this one.
+// cofre bench: measurements of this machine, each a command of its own behind this one. What names none of
+// them is an image and qemu-img's options: requests sent to it.
 #include <fmt/format.h>
 
 #include <array>
@@ -15,8 +16,10 @@ struct Subject {
   CommandFunction function;
 };
 
-constexpr std::array<Subject, 2> kSubjects = {{
+constexpr std::array<Subject, 3> kSubjects = {{
     {"crypto", "the AES kernels beside the limit of the processor, OpenSSL and libgcrypt", run_bench_crypto},
+    {"requests", "many equal requests to one image, as qemu-img bench sends them; the word may be left out",
+     run_bench_requests},
     {"image", "images of different cluster sizes, plain and encrypted, beside qemu-img", run_bench_image},
 }};
 
@@ -35,15 +38,17 @@ std::string description() {
 }  // namespace
 
 int run_bench(const Session& session, const std::vector<std::string>& arguments) {
+  if (!session.is_cofre()) return run_bench_requests(session, arguments);
   for (const Subject& subject : kSubjects)
     if (!arguments.empty() && arguments[0] == subject.name)
       return subject.function(session, {arguments.begin() + 1, arguments.end()});
+  const bool asks_help = !arguments.empty() && (arguments[0] == "-h" || arguments[0] == "--help");
+  if (!arguments.empty() && !asks_help) return run_bench_requests(session, arguments);
   std::vector<std::string> unknown;
   CommandLine line(session, "bench", names() + " [OPTIONS]", description());
   line.arguments(unknown, "SUBJECT", "What to measure; cofre bench SUBJECT --help tells its options");
   line.parse(arguments);
-  if (unknown.empty()) line.fail_usage(fmt::format("expecting what to measure: {}", names()));
-  line.fail_usage(fmt::format("there is nothing to measure called '{}', but {}", unknown[0], names()));
+  line.fail_usage(fmt::format("expecting what to measure: {}", names()));
 }
 
 }  // namespace cofre::tool

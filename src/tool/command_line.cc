@@ -106,6 +106,22 @@ CLI::Option* CommandLine::flag(const std::string& names, bool& into, const std::
       ->disable_flag_override();
 }
 
+CLI::Option* CommandLine::step(const std::string& names, std::function<void()> function,
+                               const std::string& text) {
+  return app_.add_flag_function(
+                 names, [function = std::move(function)](std::int64_t) { function(); }, text)
+      ->disable_flag_override()
+      ->trigger_on_parse();
+}
+
+CLI::Option* CommandLine::step_value(const std::string& names,
+                                     std::function<void(const std::string&)> function,
+                                     const std::string& kind, const std::string& text) {
+  return app_.add_option_function<std::string>(names, std::move(function), text)
+      ->type_name(kind)
+      ->trigger_on_parse();
+}
+
 void CommandLine::arguments(std::vector<std::string>& into, const std::string& name,
                             const std::string& text) {
   app_.add_option(name, into, text)
@@ -198,7 +214,7 @@ image::Secrets SecretOptions::secrets() const {
   return secrets;
 }
 
-void SourceOptions::add_to(CommandLine& line, bool with_format) {
+void SourceOptions::add_to(CommandLine& line, bool with_format, bool with_force_share) {
   if (with_format)
     line.value(
         "-f,--format", format, "FMT",
@@ -206,7 +222,8 @@ void SourceOptions::add_to(CommandLine& line, bool with_format) {
         "when not given");
   line.flag("--image-opts", image_opts,
             "Images are named by options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID");
-  line.flag("-U,--force-share", force_share, "Read also what another process may be writing");
+  if (with_force_share)
+    line.flag("-U,--force-share", force_share, "Read also what another process may be writing");
 }
 
 image::ImageName SourceOptions::name(const std::string& argument) const {

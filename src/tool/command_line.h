@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -37,6 +38,10 @@ class CommandLine {
   CLI::Option* values(const std::string& names, std::vector<std::string>& into, const std::string& kind,
                       const std::string& text);
   CLI::Option* flag(const std::string& names, bool& into, const std::string& text);
+  // Options that stand for steps, called in the order of the command line, as often as they are given.
+  CLI::Option* step(const std::string& names, std::function<void()> function, const std::string& text);
+  CLI::Option* step_value(const std::string& names, std::function<void(const std::string&)> function,
+                          const std::string& kind, const std::string& text);
   // What is no option.
   void arguments(std::vector<std::string>& into, const std::string& name, const std::string& text);
 
@@ -78,7 +83,7 @@ struct SourceOptions {
   bool image_opts = false;
   bool force_share = false;
 
-  void add_to(CommandLine& line, bool with_format = true);
+  void add_to(CommandLine& line, bool with_format = true, bool with_force_share = true);
   // Throws Error.
   image::ImageName name(const std::string& argument) const;
 };

@@ -57,8 +57,7 @@ const image::Layer& find_base(const image::OpenedImage& image, const CommitArgum
 job::CommitOptions make_options(const CommitArguments& given, ProgressDisplay& progress) {
   job::CommitOptions options;
   if (given.rate) options.bytes_per_second = image::parse_size(*given.rate, "rate limit");
-  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  options.progress.cancelled = interrupted;
+  options.progress = progress_on(progress);
   return options;
 }
 

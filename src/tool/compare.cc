@@ -71,8 +71,7 @@ void print_result(const job::CompareResult& result, bool strict) {
 job::CompareOptions make_options(const CompareArguments& given, ProgressDisplay& progress) {
   job::CompareOptions options;
   options.strict = given.strict;
-  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  options.progress.cancelled = interrupted;
+  options.progress = progress_on(progress);
   return options;
 }
 

@@ -7,11 +7,13 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "crypto/aes/select.h"
+#include "image/copy_bitmaps.h"
 #include "image/create.h"
 #include "image/size.h"
 #include "tool/command_line.h"
 #include "tool/creating.h"
 #include "tool/interrupt.h"
+#include "tool/new_target.h"
 #include "tool/terminal.h"
 
 namespace cofre::tool {
@@ -33,6 +35,8 @@ struct ConvertArguments {
   bool target_is_zero = false;
   bool existing_target = false;
   bool compressed = false;
+  bool bitmaps = false;
+  bool skip_broken_bitmaps = false;
   bool percent = false;
   bool quiet = false;
   bool out_of_order = false;
@@ -55,6 +59,10 @@ void declare_target(CommandLine& line, ConvertArguments& into) {
   line.flag("-n", into.existing_target, "Write into the existing target, in place, rather than to create it");
   line.flag("--target-image-opts", into.target_image_opts, "The target is named by options; needs -n");
   line.flag("--target-is-zero", into.target_is_zero, "The existing target reads as zero; needs -n");
+  line.flag("--bitmaps", into.bitmaps,
+            "Copy the source's persistent dirty bitmaps too (from qcow2 to qcow2, one source)");
+  line.flag("--skip-broken-bitmaps", into.skip_broken_bitmaps,
+            "With --bitmaps: leave out inconsistent ones, with a warning, rather than to fail");
   line.value("-S", into.sparse, "BYTES",
              "Runs of zeros so long are not written as data (default 4k); 0: write everything as data");
 }
@@ -89,6 +97,10 @@ void check_arguments(const CommandLine& line, const ConvertArguments& given) {
     line.fail_usage("-n writes into an image that exists: -o and -F are for new ones");
   if (given.backing_file && !given.backing_format && !given.existing_target)
     line.fail_usage("use of backing file requires explicit backing format: add -F raw, -F qcow2 or -F luks");
+  if (given.skip_broken_bitmaps && !given.bitmaps)
+    line.fail_usage("Use of --skip-broken-bitmaps requires --bitmaps");
+  if (given.bitmaps && given.names.size() != 2)
+    line.fail_usage("Copying bitmaps only possible with single source");
   if (given.snapshot && given.names.size() != 2)
     line.fail_usage("No support for concatenating multiple snapshot");
   if (given.backing_file && given.names.size() != 2)
@@ -119,20 +131,8 @@ uint64_t total_bytes(const Sources& sources) {
   return total;
 }
 
-// Writing to what is being read would destroy it.
-void refuse_source_as_target(const Sources& sources, const std::string& target_path) {
-  for (const image::OpenedImage& source : sources) {
-    for (size_t depth = 0; depth < source.chain.size(); ++depth) {
-      const image::Layer& layer = source.chain[depth];
-      const bool is_data =
-          layer.data_file != nullptr && storage::same_file(layer.data_file->name(), target_path);
-      if (!is_data && !storage::same_file(layer.path, target_path)) continue;
-      fail(ErrorKind::kInvalidArgument, "the target '{}' is the source{}: choose another name", target_path,
-           is_data      ? "'s data file"
-           : depth == 0 ? ""
-                        : "'s backing file");
-    }
-  }
+void refuse_sources_as_target(const Sources& sources, const std::string& target_path) {
+  for (const image::OpenedImage& source : sources) refuse_source_as_target(source, target_path);
 }
 
 // The layer of the source that holds what the target's backing file shows. As with qemu-img, a backing file
@@ -142,15 +142,6 @@ block::Device* source_base(const image::OpenedImage& source, const std::string& 
     if (storage::same_file(source.chain[depth].path, backing_path)) return source.chain[depth].device;
   }
   return source.chain.size() > 1 ? source.chain[1].device : nullptr;
-}
-
-// What a new image reads as before anything is written: zero, except where cipher text lies below.
-bool new_target_reads_zero(const image::CreatePlan& plan, const image::TargetFile& target) {
-  if (plan.format == image::Format::kLuks) return false;
-  if (plan.format == image::Format::kRaw) return !target.in_place();
-  const bool mapped =
-      plan.settings.preallocation != qcow2::Preallocation::kOff || plan.settings.qcow2.data_file_raw;
-  return !mapped || (!plan.encrypted() && !target.in_place());
 }
 
 // qemu-img's refusals, and why.
@@ -190,9 +181,24 @@ job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay&
   options.sparse_bytes = parse_sparse_size(given.sparse);
   options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
-  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  options.progress.cancelled = interrupted;
+  options.progress = progress_on(progress);
   return options;
+}
+
+using Bitmaps = std::vector<qcow2::BitmapEntry>;
+
+Bitmaps choose_bitmaps(const Session& session, const ConvertArguments& given, const Sources& sources) {
+  if (!given.bitmaps) return {};
+  image::BitmapsToCopy plan = image::plan_bitmaps(sources[0], given.skip_broken_bitmaps);
+  for (const std::string& name : plan.skipped)
+    tell(fmt::format("{}: warning: Skipping inconsistent bitmap '{}'\n", session.program, name));
+  return std::move(plan.bitmaps);
+}
+
+void check_holds_bitmaps(const ConvertArguments& given, image::Format format, bool version3) {
+  if (!given.bitmaps || (format == image::Format::kQcow2 && version3)) return;
+  fail(ErrorKind::kUnsupported, "Format driver '{}' does not support bitmaps{}", image::format_name(format),
+       format == image::Format::kQcow2 ? " with compat=0.10" : "");
 }
 
 struct Run {
@@ -209,12 +215,13 @@ void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
 }
 
 io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target, job::ConvertOptions options,
-                    ProgressDisplay& progress) {
+                    const Bitmaps& bitmaps, ProgressDisplay& progress) {
   std::vector<block::Device*> devices;
   for (const image::OpenedImage& source : sources) devices.push_back(source.device.get());
   const HeedingSignals heeding;
   const job::ConvertStats stats =
       co_await job::convert(run.lanes, devices, *target.device, std::move(options));
+  if (run.given.bitmaps) co_await image::copy_bitmaps(sources[0], bitmaps, target);
   co_await target.close();
   for (image::OpenedImage& source : sources) co_await source.close();
   progress.finish();
@@ -228,18 +235,21 @@ image::CreateRequest make_request(const ConvertArguments& given, uint64_t bytes)
                                   .size_bytes = std::nullopt,
                                   .backing_file = given.backing_file,
                                   .backing_format = given.backing_format};
-  if (!request.options.has("size")) request.size_bytes = bytes;
+  request.options.take_size("size");  // the source's size counts, as with qemu-img
+  request.size_bytes = bytes;
   return request;
 }
 
 io::task<void> convert_to_new(const Run& run, Sources& sources) {
   const ConvertArguments& given = run.given;
   const image::CacheMode cache = image::parse_cache_mode(given.target_cache);
-  refuse_source_as_target(sources, given.names.back());
+  refuse_sources_as_target(sources, given.names.back());
   const image::CreatePlan plan = co_await image::plan_image(make_request(given, total_bytes(sources)));
   if (given.compressed) check_compression(plan);
+  const Bitmaps bitmaps = choose_bitmaps(run.session, given, sources);
+  check_holds_bitmaps(given, plan.format, plan.settings.qcow2.version >= 3);
   if (const auto& data_file = plan.settings.qcow2.data_file)
-    refuse_source_as_target(sources, image::resolve_beside(plan.path, *data_file));
+    refuse_sources_as_target(sources, image::resolve_beside(plan.path, *data_file));
   note_legacy_encryption(run.session, plan);
 
   image::TargetFile file(plan.path);
@@ -260,7 +270,7 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
                                                             .secrets = &run.secrets,
                                                             .label = plan.path,
                                                             .volume = volume ? &*volume : nullptr});
-    co_await copy(run, sources, target, std::move(options), progress);
+    co_await copy(run, sources, target, std::move(options), bitmaps, progress);
   } catch (const Error& error) {
     throw file.renamed(error);
   }
@@ -275,13 +285,16 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
           ? image::parse_image_options(text)
           : image::parse_image_name(text, image::parse_format(given.target_format.value_or("raw")));
   const auto path = name.options.values().find("file.filename");
-  if (path != name.options.values().end()) refuse_source_as_target(sources, path->second);
+  if (path != name.options.values().end()) refuse_sources_as_target(sources, path->second);
   image::OpenedImage target =
       co_await image::open_image(name, {.writable = true,
                                         .exclusive = true,
                                         .cache = image::parse_cache_mode(given.target_cache),
                                         .secrets = &run.secrets});
   if (given.compressed) check_compression(target.top().format);
+  const Bitmaps bitmaps = choose_bitmaps(run.session, given, sources);
+  check_holds_bitmaps(given, target.top().format,
+                      target.top().qcow2 != nullptr && target.top().qcow2->header().version >= 3);
   if (target.device->length_bytes() < total_bytes(sources))
     fail(ErrorKind::kInvalidArgument, "the target '{}' is smaller ({} bytes) than the source ({} bytes)",
          text, target.device->length_bytes(), total_bytes(sources));
@@ -291,7 +304,7 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
   options.target_reads_zero = given.target_is_zero;
   options.target_has_backing = target.device->backing() != nullptr;
   if (given.backing_file) options.source_base = source_base(sources[0], *given.backing_file);
-  co_await copy(run, sources, target, std::move(options), progress);
+  co_await copy(run, sources, target, std::move(options), bitmaps, progress);
 }
 
 io::task<void> convert(const Run& run) {

@@ -4,11 +4,25 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "tool/terminal.h"
 
 namespace cofre::tool {
 
+namespace {
+
+// A comma inside a value is doubled: one alone at an end has nothing beside it.
+void check_list(const std::string& list) {
+  const size_t last = list.find_last_not_of(',');
+  const size_t trailing = last == std::string::npos ? list.size() : list.size() - last - 1;
+  if (list.empty() || list.front() == ',' || trailing % 2 != 0)
+    fail(ErrorKind::kInvalidArgument, "Invalid option list: '{}'", list);
+}
+
+}  // namespace
+
 image::Options merge_options(const std::vector<std::string>& lists) {
+  for (const std::string& list : lists) check_list(list);
   image::Options options;
   for (const std::string& list : lists) options.merge(image::Options::parse_list(list));
   return options;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "image/drivers.h"
+#include "image/resize.h"
 #include "io/reactor.h"
 #include "tool/interrupt.h"
 #include "tool/probed_raw.h"
@@ -118,11 +119,16 @@ io::task<bool> run_flush(IoContext& context, CommandWords) {
   co_return true;
 }
 
+// Filters over the image pass this by: they have no size of their own.
 io::task<bool> run_truncate(IoContext& context, CommandWords words) {
-  words.expect_arguments(1, 1);
-  const uint64_t length = words.size(0);
+  words.expect_arguments(1, SIZE_MAX);  // what follows the size is not looked at
+  image::OpenedImage& opened = context.image->opened();
   try {
-    co_await context.image->device().resize(length);
+    const qcow2::Preallocation mode = image::parse_preallocation(words.value('m').value_or("off"));
+    const uint64_t length = words.size(0);
+    if (mode != qcow2::Preallocation::kOff && length < opened.device->length_bytes())
+      refuse(context, "Preallocation can't be used for shrinking an image");
+    co_await image::resize_image(opened, length, mode);
   } catch (const Error& error) {
     refuse(context, error.what());
   }

@@ -35,15 +35,20 @@ image::Options tree_of(image::ImageName name) {
   return tree;
 }
 
-// Refuses what cannot change, and forgets what says how it is already.
-void check_changes(const image::ImageName& name, const image::Options& changes) {
+// What of `changes` may change. Refuses the rest, unless it says how things are already.
+image::Options true_changes(const image::ImageName& name, const image::Options& changes) {
   const image::Options before = tree_of(name);
+  image::Options changeable;
   for (const auto& [key, value] : changes.values()) {
-    if (is_changeable(key)) continue;
+    if (is_changeable(key)) {
+      changeable.set(key, value);
+      continue;
+    }
     const auto found = before.values().find(key);
     if (found == before.values().end() || found->second != value)
       fail(ErrorKind::kInvalidArgument, "Cannot change the option '{}'", key.substr(key.rfind('.') + 1));
   }
+  return changeable;
 }
 
 // An empty qcow2 image in `path`.
@@ -125,7 +130,7 @@ io::task<void> IoImage::put_overlay_over_name() {
 }
 
 io::task<void> IoImage::reopen(IoReopenChanges changes) {
-  check_changes(name_, changes.options);
+  changes.options = true_changes(name_, changes.options);
   image::ImageName name = name_;
   image::OpenPolicy policy = policy_;
   name.options.merge(changes.options);

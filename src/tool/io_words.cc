@@ -44,7 +44,7 @@ std::optional<int64_t> parse_whole(const std::string& text) {
 
 CommandWords::CommandWords(const std::vector<std::string>& words, std::string_view options)
     : name_(words[0]) {
-  bool only_arguments = false;
+  bool only_arguments = options.empty();  // getopt is not asked then: "-1" is an argument
   for (size_t i = 1; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (only_arguments || word.size() < 2 || word[0] != '-') {

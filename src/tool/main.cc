@@ -38,13 +38,17 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"check", "is a qcow2 image sound? Repair it", run_check, true},
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"amend", "change passphrases and options of an image", run_amend, true},
+    {"measure", "how large a new image's file will be", run_measure, true},
+    {"resize", "give an image another size", run_resize, true},
+    {"dd", "copy a part of an image into a new one", run_dd, true},
     {"map", "where the content of an image lies", run_map, true},
     {"rebase", "give an image another backing file, or none", run_rebase, true},
     {"commit", "write an image's changes into its backing file", run_commit, true},
+    {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
-    {"bench", "how fast encryption is on this machine", run_bench, false},
+    {"bench", "how fast an image, or encryption on this machine, is", run_bench, true},
     {"witness", "which AES instructions does a program really execute?", run_witness, false},
 });
 

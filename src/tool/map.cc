@@ -4,10 +4,8 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
-#include "block/device.h"
-#include "image/open.h"
+#include "image/block_status.h"
 #include "image/size.h"
-#include "image/unwritten.h"
 #include "io/lanes.h"
 #include "tool/command_line.h"
 
@@ -33,83 +31,14 @@ void declare(CommandLine& line, MapArguments& into) {
   line.arguments(into.names, "FILE", "The image");
 }
 
-// A run of the guest's bytes that all rest the same way.
-struct MapEntry {
-  uint64_t start = 0;
-  uint64_t length = 0;
-  uint32_t depth = 0;
-  bool present = false;
-  bool zero = false;
-  bool data = false;
-  std::optional<uint64_t> offset;
-  std::string file;
-
-  bool continues(const MapEntry& before) const {
-    const bool adjacent = !offset || (before.offset && *before.offset + before.length == *offset);
-    return depth == before.depth && present == before.present && zero == before.zero && data == before.data &&
-           offset.has_value() == before.offset.has_value() && adjacent && file == before.file;
-  }
-};
-
-const image::Layer* layer_of(const image::OpenedImage& image, uint32_t depth) {
-  return depth < image.chain.size() ? &image.chain[depth] : nullptr;
-}
-
-// The image, and what was found out about its layers so far.
-struct Mapped {
-  image::OpenedImage image = {};
-  std::vector<std::optional<bool>> unwritten = {};  // of each layer
-};
-
-io::task<bool> has_unwritten_clusters(Mapped& mapped, uint32_t depth) {
-  std::optional<bool>& known = mapped.unwritten[depth];
-  const image::Layer& layer = mapped.image.chain[depth];
-  if (!known) known = co_await image::has_unwritten_clusters(*layer.qcow2, *layer.file);
-  co_return *known;
-}
-
-// Where a host file has a hole below a mapped cluster, the guest reads zeros: the extent ends where that
-// changes.
-io::task<void> look_below(Mapped& mapped, MapEntry& entry) {
-  const image::Layer* const layer = layer_of(mapped.image, entry.depth);
-  if (!entry.data || entry.zero || !entry.offset || layer == nullptr || layer->qcow2 == nullptr) co_return;
-  if (layer->data_file != nullptr) co_return;
-  const block::Extent below = co_await layer->file->map(*entry.offset, entry.length);
-  const uint64_t length = below.length_bytes / kSectorBytes * kSectorBytes;
-  if (length == 0) co_return;
-  if (below.zero && !co_await has_unwritten_clusters(mapped, entry.depth)) co_return;
-  entry.length = std::min(entry.length, length);
-  entry.zero = below.zero;
-}
-
-// Zeros that no layer holds, because the backing file ends before them.
-io::task<bool> past_short_backing(block::ChainExtent found, uint64_t offset) {
-  const block::Device* const backing = found.layer->backing();
-  if (backing == nullptr || offset < backing->length_bytes()) co_return false;
-  const block::Extent own = co_await found.layer->map(offset, found.extent.length_bytes);
-  co_return !own.allocated;
-}
-
-io::task<MapEntry> entry_at(Mapped& mapped, uint64_t offset, uint64_t length) {
-  const block::ChainExtent found = co_await block::map_chain(*mapped.image.device, offset, length);
-  MapEntry entry = {.start = offset,
-                    .length = found.extent.length_bytes,
-                    .depth = found.depth,
-                    .present = found.extent.allocated,
-                    .zero = found.extent.zero || !found.extent.allocated,
-                    .data = found.extent.data && found.extent.allocated,
-                    .offset = found.extent.host_offset,
-                    .file = std::string(found.extent.host_name)};
-  if (co_await past_short_backing(found, offset)) entry.present = false;
-  co_await look_below(mapped, entry);
-  co_return entry;
-}
+using image::BlockStatus;
 
 // Devices are asked about whole sectors, users ask about bytes.
-io::task<MapEntry> entry_at_byte(Mapped& mapped, uint64_t at, uint64_t end) {
+io::task<BlockStatus> entry_at_byte(image::BlockStatusReader& reader, uint64_t device_end, uint64_t at,
+                                    uint64_t end) {
   const uint64_t first = align_down<uint64_t>(at, kSectorBytes);
-  const uint64_t last = std::min(align_up<uint64_t>(end, kSectorBytes), mapped.image.device->length_bytes());
-  MapEntry entry = co_await entry_at(mapped, first, last - first);
+  const uint64_t last = std::min(align_up<uint64_t>(end, kSectorBytes), device_end);
+  BlockStatus entry = co_await reader.at(first, last - first);
   entry.start = at;
   entry.length = std::min(entry.length - (at - first), end - at);
   if (entry.offset) *entry.offset += at - first;
@@ -123,7 +52,7 @@ class MapPrinter {
     if (!json_) fmt::print("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File");
   }
 
-  void add(MapEntry entry) {
+  void add(BlockStatus entry) {
     if (pending_ && entry.continues(*pending_)) {
       pending_->length += entry.length;
       return;
@@ -149,7 +78,7 @@ class MapPrinter {
     pending_.reset();
   }
 
-  void print_json(const MapEntry& entry) {
+  void print_json(const BlockStatus& entry) {
     fmt::print(
         "{}{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}",
         any_ ? ",\n" : "[", entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data);
@@ -160,7 +89,7 @@ class MapPrinter {
 
   static std::string hex(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
 
-  static void print_text(const MapEntry& entry) {
+  static void print_text(const BlockStatus& entry) {
     if (!entry.data || entry.zero) return;
     if (!entry.offset)
       fail(ErrorKind::kUnsupported,
@@ -171,28 +100,27 @@ class MapPrinter {
 
   bool json_;
   bool any_ = false;
-  std::optional<MapEntry> pending_;
+  std::optional<BlockStatus> pending_;
 };
 
 io::task<void> map(const MapArguments& given, bool json, image::Secrets& secrets) {
-  Mapped mapped;
-  mapped.image = co_await image::open_image(
+  image::OpenedImage image = co_await image::open_image(
       given.source.name(given.names[0]),
       {.force_share = given.source.force_share, .keys = image::Keys::kUnused, .secrets = &secrets});
-  mapped.unwritten.resize(mapped.image.chain.size());
-  const uint64_t length = mapped.image.device->length_bytes();
+  image::BlockStatusReader reader(image);
+  const uint64_t length = image.device->length_bytes();
   uint64_t at = image::parse_size(given.start, "start offset");
   uint64_t end = length;
   if (given.length && at < length)
     end = at + std::min(length - at, image::parse_size(*given.length, "length"));
   MapPrinter printer(json);
   while (at < end) {
-    MapEntry entry = co_await entry_at_byte(mapped, at, end);
+    BlockStatus entry = co_await entry_at_byte(reader, length, at, end);
     at += entry.length;
     printer.add(std::move(entry));
   }
   printer.finish();
-  co_await mapped.image.close();
+  co_await image.close();
 }
 
 }  // namespace

@@ -116,8 +116,7 @@ io::task<void> keep_content(const Run& run, image::OpenedImage& image) {
   options.grain_bytes = image.top().qcow2->header().subcluster_bytes();
   options.compressed = given.compressed;
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
-  options.progress.report = [&progress](uint64_t done, uint64_t total) { progress.show(done, total); };
-  options.progress.cancelled = interrupted;
+  options.progress = progress_on(progress);
   const HeedingSignals heeding;
   co_await job::rebase(run.lanes, *image.device, std::move(options));
   if (opened.device) co_await opened.close();

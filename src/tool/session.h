@@ -26,7 +26,11 @@ int run_compare(const Session& session, const std::vector<std::string>& argument
 int run_amend(const Session& session, const std::vector<std::string>& arguments);
 int run_rebase(const Session& session, const std::vector<std::string>& arguments);
 int run_commit(const Session& session, const std::vector<std::string>& arguments);
+int run_bitmap(const Session& session, const std::vector<std::string>& arguments);
 int run_snapshot(const Session& session, const std::vector<std::string>& arguments);
+int run_dd(const Session& session, const std::vector<std::string>& arguments);
+int run_measure(const Session& session, const std::vector<std::string>& arguments);
+int run_resize(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_doctor(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);
@@ -35,6 +39,7 @@ int run_witness(const Session& session, const std::vector<std::string>& argument
 
 // What `bench` measures: commands of their own.
 int run_bench_crypto(const Session& session, const std::vector<std::string>& arguments);
+int run_bench_requests(const Session& session, const std::vector<std::string>& arguments);
 int run_bench_image(const Session& session, const std::vector<std::string>& arguments);
 
 }  // namespace cofre::tool

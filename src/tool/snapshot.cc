@@ -74,12 +74,13 @@ io::task<void> act(qcow2::Image& image, const SnapshotArguments& given) {
   }
 }
 
-io::task<void> run_on_image(const SnapshotArguments& given) {
+io::task<void> run_on_image(const SnapshotArguments& given, image::Secrets& secrets) {
   image::OpenedImage image =
       co_await image::open_image(given.source.name(given.names[0]), {.writable = given.changes(),
                                                                      .force_share = given.source.force_share,
                                                                      .no_backing = true,
-                                                                     .keys = image::Keys::kUnused});
+                                                                     .keys = image::Keys::kUnused,
+                                                                     .secrets = &secrets});
   qcow2::Image* const qcow2 = image.top().qcow2;
   if (given.changes() && qcow2 == nullptr)
     fail(ErrorKind::kUnsupported, "'{}' is {}: internal snapshots are a matter of qcow2", image.top().path,
@@ -99,9 +100,9 @@ int run_snapshot(const Session& session, const std::vector<std::string>& argumen
   line.parse(arguments);
   if (given.actions() > 1) line.fail_usage("Cannot mix '-l', '-a', '-c', '-d'");
   if (given.names.size() != 1) line.fail_usage("Expecting one image file name");
-  const image::Secrets secrets = given.secrets.secrets();  // refuses wrong ones; metadata needs none
+  image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
   io::Lanes lanes(1);
-  lanes.run(run_on_image(given));
+  lanes.run(run_on_image(given, secrets));
   return 0;
 }
 

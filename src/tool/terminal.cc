@@ -164,4 +164,9 @@ void ProgressDisplay::finish() {
   std::fflush(stream);
 }
 
+job::Progress progress_on(ProgressDisplay& display) {
+  return {.report = [&display](uint64_t done, uint64_t total) { display.show(done, total); },
+          .cancelled = interrupted};
+}
+
 }  // namespace cofre::tool

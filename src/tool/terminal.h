@@ -7,6 +7,7 @@
 #include <string>
 
 #include "crypto/secret.h"
+#include "job/progress.h"
 
 namespace cofre::tool {
 
@@ -48,5 +49,9 @@ class ProgressDisplay {
   bool open_line_ = false;
   std::optional<std::chrono::steady_clock::time_point> started_;
 };
+
+// A job that shows its progress there, and ends when the user interrupts it (interrupt.h). `display` outlives
+// it.
+job::Progress progress_on(ProgressDisplay& display);
 
 }  // namespace cofre::tool

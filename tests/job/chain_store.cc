@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/units.h"
+#include "block/borrowed.h"
 #include "format/qcow2/check.h"
 #include "storage/memory.h"
 
@@ -76,7 +77,7 @@ std::unique_ptr<qcow2::Image> ChainStore::open(const std::string& name,
   const auto used = lent.find(name);
   std::unique_ptr<block::Device> file;
   if (used != lent.end()) {
-    file = std::make_unique<Lent>(*used->second);
+    file = std::make_unique<block::Borrowed>(*used->second);
   } else {
     file = memory(name, files.at(name));
   }

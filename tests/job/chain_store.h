@@ -17,32 +17,6 @@ namespace cofre::job::test {
 
 using Content = std::vector<std::byte>;
 
-// Stands for a device that outlives it.
-class Lent final : public block::Device {
- public:
-  explicit Lent(block::Device& inner) : inner_(inner) {}
-  const std::string& name() const override { return inner_.name(); }
-  const block::Limits& limits() const override { return inner_.limits(); }
-  uint64_t length_bytes() const override { return inner_.length_bytes(); }
-  io::task<void> read(uint64_t offset, Bytes to) override { return inner_.read(offset, to); }
-  io::task<void> write(uint64_t offset, ConstBytes from, block::WriteFlags flags) override {
-    return inner_.write(offset, from, flags);
-  }
-  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) override {
-    return inner_.write_zeroes(offset, length, flags);
-  }
-  io::task<void> discard(uint64_t offset, uint64_t length) override { return inner_.discard(offset, length); }
-  io::task<void> flush() override { return inner_.flush(); }
-  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
-    return inner_.map(offset, length);
-  }
-  io::task<void> resize(uint64_t length) override { return inner_.resize(length); }
-  io::task<void> close() override { return inner_.close(); }
-
- private:
-  block::Device& inner_;
-};
-
 struct Layout {
   uint32_t cluster_bits = 12;
   bool extended_l2 = false;

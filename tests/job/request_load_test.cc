@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <random>
 #include <set>
@@ -111,8 +112,76 @@ TEST_F(RequestLoadOnFile, ErrorsAndCancellationEndIt) {
   load.span_bytes = 2 * kMiB;
   EXPECT_EQ(kind_of(load), ErrorKind::kInvalidArgument) << "longer than the device";
   load.span_bytes = kMiB;
-  load.step_bytes = kBlock + 512;
-  EXPECT_EQ(kind_of(load), ErrorKind::kInvalidArgument) << "a step of no whole requests";
+  load.in_flight = 0;
+  EXPECT_EQ(kind_of(load), ErrorKind::kInvalidArgument) << "none in flight";
+  load.in_flight = 1;
+  load.start_bytes = kMiB - 1;
+  EXPECT_EQ(kind_of(load), ErrorKind::kIo) << "the first request passes the end";
+}
+
+// Counts requests that are not over when a flush begins, and flushes.
+class FlushWatcher final : public block::Device {
+ public:
+  explicit FlushWatcher(std::unique_ptr<block::Device> inner) : inner_(std::move(inner)) {}
+  const std::string& name() const override { return inner_->name(); }
+  const block::Limits& limits() const override { return inner_->limits(); }
+  uint64_t length_bytes() const override { return inner_->length_bytes(); }
+  io::task<void> read(uint64_t offset, Bytes to) override { return inner_->read(offset, to); }
+  io::task<void> write(uint64_t offset, ConstBytes from, block::WriteFlags flags) override {
+    ++in_flight_;
+    co_await inner_->write(offset, from, flags);
+    --in_flight_;
+    ++written;
+  }
+  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) override {
+    return inner_->write_zeroes(offset, length, flags);
+  }
+  io::task<void> discard(uint64_t offset, uint64_t length) override {
+    return inner_->discard(offset, length);
+  }
+  io::task<void> flush() override {
+    ++flushes;
+    if (in_flight_ > 0) ++flushes_beside_writes;
+    co_await inner_->flush();
+  }
+  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
+    return inner_->map(offset, length);
+  }
+  io::task<void> resize(uint64_t length) override { return inner_->resize(length); }
+  io::task<void> close() override { return inner_->close(); }
+
+  std::atomic<int> written = 0;
+  std::atomic<int> flushes = 0;
+  std::atomic<int> flushes_beside_writes = 0;
+
+ private:
+  std::unique_ptr<block::Device> inner_;
+  std::atomic<int> in_flight_ = 0;
+};
+
+TEST_F(RequestLoadOnFile, FlushesComeBetweenRequests) {
+  for (const bool drain : {true, false}) {
+    FlushWatcher device(make_device(kMiB));
+    const RequestLoad load = {.write = true,
+                              .pattern = std::byte{0x5a},
+                              .request_bytes = kBlock,
+                              .step_bytes = 3000,
+                              .start_bytes = 500,
+                              .span_bytes = 100'000,
+                              .count = 30,
+                              .flush_every = 7,
+                              .drain_to_flush = drain,
+                              .in_flight = 5};
+    EXPECT_GT(lanes_.run(run_requests(lanes_, device, load)), 0);
+    EXPECT_EQ(device.written, 30);
+    EXPECT_EQ(device.flushes, 4);
+    if (drain) EXPECT_EQ(device.flushes_beside_writes, 0);
+    lanes_.run(device.close());
+    const auto content = test::read_file(dir_.path("device"));
+    const auto five_a = [](auto byte) { return byte == decltype(byte){0x5a}; };
+    EXPECT_TRUE(std::all_of(content.begin() + 500, content.begin() + 500 + 29 * 3000 + kBlock, five_a));
+    EXPECT_FALSE(std::any_of(content.begin(), content.begin() + 500, five_a));
+  }
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "format/foreign/vhdx.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "base/error.h"
 #include "base/units.h"
@@ -24,8 +23,7 @@ constexpr uint64_t kOffsetMask = ~uint64_t{kMiB - 1};
 }  // namespace
 
 bool is_vhdx(ConstBytes start) noexcept {
-  constexpr std::string_view kMagic = "vhdxfile";
-  return start.size() >= kMagic.size() && std::memcmp(start.data(), kMagic.data(), kMagic.size()) == 0;
+  return starts_with(start, "vhdxfile");
 }
 
 Vhdx::Vhdx(std::unique_ptr<block::Device> file, const VhdxLayout& layout)

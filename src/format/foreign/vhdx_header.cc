@@ -62,10 +62,6 @@ Guid guid_at(ConstBytes bytes, size_t at) {
   return guid;
 }
 
-bool starts_with(ConstBytes bytes, std::string_view magic) {
-  return std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
 // CRC-32C with the checksum's own field taken as zero. Changes that field.
 bool checksum_fits(Bytes bytes) {
   const auto stored = load_le<uint32_t>(bytes.data() + kChecksumAt);

@@ -32,10 +32,6 @@ constexpr uint64_t kMarkerBytes = 12;  // before a compressed grain: its first s
 enum Flag : uint32_t { kLineEndTest = 1, kZeroGrains = 4, kCompressed = 1 << 16, kMarkers = 1 << 17 };
 enum Marker : uint32_t { kEndOfStream = 0, kFooter = 3 };
 
-bool starts_with(ConstBytes bytes, std::string_view magic) {
-  return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
 // Sectors to bytes, of what must lie in a file.
 uint64_t bytes_of(uint64_t sectors, std::string_view what, const std::string& name) {
   if (sectors > INT64_MAX / kSectorBytes)

@@ -44,10 +44,6 @@ constexpr size_t kDynamicChecksumAt = 36;
 constexpr std::array<std::string_view, 6> kCreatorsBySize = {
     "win ", "qem2", "d2v ", std::string_view("tap\0", 4), "CTXS", std::string_view("wa\0\0", 4)};
 
-bool starts_with(ConstBytes bytes, std::string_view magic) {
-  return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
 void check_sum(ConstBytes bytes, size_t checksum_at, std::string_view what, const std::string& name) {
   uint32_t sum = 0;
   for (size_t i = 0; i < bytes.size(); ++i)

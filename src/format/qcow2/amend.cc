@@ -103,6 +103,7 @@ io::task<void> downgrade(AmendContext context) {
   State& state = context.state;
   co_await expand_zero_clusters(context);
   const io::Mutex::Guard guard = co_await state.metadata.lock();
+  co_await state.bitmaps.remove_all();  // version 2 has no bit to say that they are valid
   co_await state.settle();
   Header changed = state.header;
   changed.version = 2;

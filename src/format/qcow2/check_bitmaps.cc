@@ -5,10 +5,6 @@
 namespace cofre::qcow2 {
 namespace {
 
-constexpr uint64_t kMostBitmaps = 65535;
-constexpr uint64_t kMostDirectoryBytes = 64 * kMiB;
-constexpr uint64_t kFixedEntryBytes = 24;
-constexpr uint64_t kReservedMask = 0xff000000000001fe;
 constexpr uint64_t kReadBytes = kMiB;
 
 class BitmapWalk {
@@ -16,20 +12,17 @@ class BitmapWalk {
   BitmapWalk(CheckContext& context, RangeSum& references) : context_(context), references_(references) {}
 
   io::task<void> run() {
-    const BitmapsPlace place = *context_.state.header.bitmaps;
-    if (place.count == 0 || place.count > kMostBitmaps || place.directory_bytes > kMostDirectoryBytes)
-      co_return damaged(
-          fmt::format("{} bitmaps in a directory of {} bytes cannot be", place.count, place.directory_bytes));
-    if (!claim(place.directory_offset, place.directory_bytes, "bitmap directory")) co_return;
-    AlignedBuffer directory(place.directory_bytes);
-    co_await context_.read(place.directory_offset, directory.bytes());
-    ConstBytes left = directory.bytes();
-    for (uint32_t i = 0; i < place.count; ++i) {
-      const uint64_t length = entry_bytes(left);
-      if (length == 0) co_return damaged(fmt::format("the bitmap directory ends within its entry {}", i));
-      note_table(left);
-      left = left.subspan(length);
+    Bitmaps& bitmaps = context_.state.bitmaps;
+    if (!bitmaps.fault().empty() && context_.repair_errors) {
+      context_.say(bitmaps.fault() + ": all bitmaps are dropped");
+      co_await bitmaps.give_up_directory();
+      ++context_.result.corruptions_fixed;
+      co_return;
     }
+    if (!bitmaps.fault().empty()) co_return damaged(bitmaps.fault() + "; a repair drops all bitmaps");
+    const BitmapsPlace place = *context_.state.header.bitmaps;
+    claim(place.directory_offset, place.directory_bytes, "bitmap directory");
+    for (const auto& bitmap : bitmaps.list()) note_table(bitmap->entry);
     co_await walk_tables();
   }
 
@@ -39,7 +32,7 @@ class BitmapWalk {
     context_.corruption(1, finding);
   }
 
-  bool claim(uint64_t offset, uint64_t length, const char* what) {
+  bool claim(uint64_t offset, uint64_t length, const std::string& what) {
     if (length == 0) return true;
     if (offset == 0 || !is_aligned(offset, context_.cluster_bytes()) || !context_.in_file(offset, length)) {
       damaged(fmt::format("the {} at offset {} with {} bytes does not lie in clusters of the file", what,
@@ -50,19 +43,10 @@ class BitmapWalk {
     return true;
   }
 
-  // Of the directory's first entry, padding included; 0 if it does not fit.
-  static uint64_t entry_bytes(ConstBytes directory) {
-    if (directory.size() < kFixedEntryBytes) return 0;
-    const uint64_t name_bytes = load_be<uint16_t>(directory.data() + 18);
-    const uint64_t extra_bytes = load_be<uint32_t>(directory.data() + 20);
-    const uint64_t length = align_up<uint64_t>(kFixedEntryBytes + extra_bytes + name_bytes, 8);
-    return length <= directory.size() ? length : 0;
-  }
-
-  void note_table(ConstBytes entry) {
-    const uint64_t offset = load_be<uint64_t>(entry.data());
-    const uint64_t length = uint64_t{load_be<uint32_t>(entry.data() + 8)} * 8;
-    if (claim(offset, length, "bitmap table")) tables_.add(offset, offset + length);
+  void note_table(const BitmapEntry& entry) {
+    const uint64_t length = uint64_t{entry.table_entries} * 8;
+    if (claim(entry.table_offset, length, fmt::format("table of bitmap '{}'", entry.name)))
+      tables_.add(entry.table_offset, entry.table_offset + length);
   }
 
   io::task<void> walk_tables() {
@@ -79,7 +63,7 @@ class BitmapWalk {
   }
 
   void note_bits(uint64_t entry, uint64_t at, uint64_t weight) {
-    if ((entry & kReservedMask) != 0)
+    if ((entry & kBitmapTableReservedMask) != 0)
       return context_.corruption(
           weight,
           fmt::format("the bitmap table entry at offset {} has reserved bits set: {:#018x}", at, entry));

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "format/qcow2/check_context.h"
+#include "format/qcow2/refcount_layout.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -22,14 +23,13 @@ class Rebuild {
     if (context_.incomplete) co_await keep_stored();
     plan();
     co_await write_blocks();
-    co_await write_table();
+    co_await write_refcount_table(*state_.file, layout_);
     co_await state_.file->flush();
     co_await switch_over();
   }
 
  private:
   uint64_t cluster_bytes() const { return context_.cluster_bytes(); }
-  uint64_t structure_clusters() const { return table_clusters_ + blocks_.size(); }
 
   // Not all references are known: what was taken stays taken, where the old blocks can tell.
   io::task<void> keep_stored() {
@@ -47,20 +47,13 @@ class Rebuild {
 
   // Places the new structure, whose own clusters need refcounts too.
   void plan() {
-    first_ = std::max(context_.file_clusters(), context_.counts.end());
-    std::set<uint64_t> blocks = blocks_in_use();
-    do {
-      blocks_.assign(blocks.begin(), blocks.end());
-      table_clusters_ = blocks_.empty() ? 1 : div_ceil((blocks_.back() + 1) * 8, cluster_bytes());
-      for (uint64_t cluster = first_; cluster < first_ + structure_clusters(); ++cluster)
-        blocks.insert(cluster / per_block_);
-    } while (blocks.size() != blocks_.size());
-    if (table_clusters_ * cluster_bytes() > kMaxRefcountTableBytes ||
-        first_ >= kHostOffsetLimit >> header_.cluster_bits)
+    const uint64_t first = std::max(context_.file_clusters(), context_.counts.end());
+    layout_ = place_refcounts(blocks_in_use(), first, per_block_, header_.cluster_bits);
+    if (layout_.table_bytes() > kMaxRefcountTableBytes || first >= kHostOffsetLimit >> header_.cluster_bits)
       fail(ErrorKind::kLimit,
            "'{}': the file is too long ({} bytes) for a new refcount table; convert the image to a new one",
            state_.name, state_.file->length_bytes());
-    for (uint64_t i = 0; i < structure_clusters(); ++i) context_.counts.add(first_ + i, 1);
+    context_.counts.add_run(first, layout_.clusters(), 1);
   }
 
   std::set<uint64_t> blocks_in_use() const {
@@ -71,49 +64,36 @@ class Rebuild {
     return blocks;
   }
 
-  uint64_t offset_of(size_t index) const {
-    return (first_ + table_clusters_ + index) << header_.cluster_bits;
-  }
-
   io::task<void> write_blocks() {
     AlignedBuffer block(cluster_bytes());
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-      context_.step(i, blocks_.size());
+    for (size_t i = 0; i < layout_.blocks.size(); ++i) {
+      context_.step(i, layout_.blocks.size());
       std::ranges::fill(block.bytes(), std::byte{0});
-      const uint64_t first = blocks_[i] * per_block_;
+      const uint64_t first = layout_.blocks[i] * per_block_;
       for (uint64_t k = 0; k < per_block_; ++k) {
         const uint64_t references =
             std::min(context_.counts.of(first + k), max_refcount(header_.refcount_order));
         if (references != 0) store_refcount(block.data(), k, header_.refcount_order, references);
       }
-      co_await state_.file->write(offset_of(i), block.bytes());
+      co_await state_.file->write(layout_.block_offset(i), block.bytes());
     }
-  }
-
-  io::task<void> write_table() {
-    AlignedBuffer table(table_clusters_ << header_.cluster_bits);
-    std::ranges::fill(table.bytes(), std::byte{0});
-    for (size_t i = 0; i < blocks_.size(); ++i) store_be(table.data() + blocks_[i] * 8, offset_of(i));
-    co_await state_.file->write(first_ << header_.cluster_bits, table.bytes());
   }
 
   io::task<void> switch_over() {
     std::array<std::byte, 12> fields;  // offsets 48 and 56 of the header: one sector, one write
-    store_be(fields.data(), first_ << header_.cluster_bits);
-    store_be(fields.data() + 8, static_cast<uint32_t>(table_clusters_));
+    store_be(fields.data(), layout_.table_offset());
+    store_be(fields.data() + 8, static_cast<uint32_t>(layout_.table_clusters));
     co_await state_.write_header_fields(48, fields);
     co_await state_.file->flush();
-    state_.header.refcount_table_offset = first_ << header_.cluster_bits;
-    state_.header.refcount_table_clusters = static_cast<uint32_t>(table_clusters_);
+    state_.header.refcount_table_offset = layout_.table_offset();
+    state_.header.refcount_table_clusters = static_cast<uint32_t>(layout_.table_clusters);
   }
 
   CheckContext& context_;
   State& state_;
   const Header& header_;
   uint64_t per_block_;
-  uint64_t first_ = 0;  // cluster where the new table starts; the blocks follow it
-  uint64_t table_clusters_ = 0;
-  std::vector<uint64_t> blocks_;  // indices in the new table
+  RefcountLayout layout_;  // of the new structure
 };
 
 }  // namespace

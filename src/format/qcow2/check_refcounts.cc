@@ -2,7 +2,6 @@
 #include <array>
 #include <cstring>
 #include <functional>
-#include <iterator>
 
 #include "base/checked.h"
 #include "format/qcow2/check_context.h"
@@ -85,8 +84,8 @@ class Comparison {
   // What is left: every block once, those that are on disk read ahead.
   io::task<void> report() {
     std::vector<uint64_t> readable;
-    std::ranges::copy_if(blocks_, std::back_inserter(readable),
-                         [this](uint64_t block) { return on_disk(block); });
+    std::vector<uint64_t> others;
+    for (const uint64_t block : blocks_) (on_disk(block) ? readable : others).push_back(block);
     co_await read_ahead(
         {.file = *context_.state.file,
          .item_bytes = context_.cluster_bytes(),
@@ -98,10 +97,10 @@ class Comparison {
           return report_block(readable[i], bytes, trouble);
         });
     std::ranges::fill(block_.bytes(), std::byte{0});
-    for (const uint64_t block : blocks_) {
-      if (context_.bad_blocks.contains(block)) {
-        if (!std::ranges::binary_search(readable, block)) unknown(block);
-      } else if (!has_block(block)) {
+    for (const uint64_t block : others) {
+      if (has_block(block)) {
+        unknown(block);
+      } else {
         report_counts(block, block_.bytes());
       }
     }

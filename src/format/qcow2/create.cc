@@ -93,17 +93,6 @@ void validate_version2(const CreateOptions& options) {
   if (option != nullptr) invalid("compat=0.10 has no {}; use compat=1.1", option);
 }
 
-// The feature-name table is a courtesy: in the smallest clusters it gives way to what is needed.
-std::vector<std::byte> encode_new_header(Header& header) {
-  try {
-    return encode_header(header);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kLimit || header.feature_names.empty()) throw;
-    header.feature_names.clear();
-    return encode_header(header);
-  }
-}
-
 }  // namespace
 
 void validate(const CreateOptions& options) {
@@ -145,7 +134,7 @@ io::task<std::optional<luks::Luks1Volume>> create_image(block::Device& file, con
   if (options.encryption == CryptMethod::kLuks)
     header.crypt_header =
         CryptHeaderPlace{layout.crypt_start() << header.cluster_bits, luks::luks1_header_bytes(options.luks)};
-  const std::vector<std::byte> header_bytes = encode_new_header(header);
+  const std::vector<std::byte> header_bytes = encode_header_with_room(header);
 
   co_await file.write_zeroes(0, layout.clusters() << header.cluster_bits);
   co_await write_refcounts(file, header, layout);

@@ -99,6 +99,18 @@ inline CompressedPlace compressed_place(uint64_t word, uint32_t cluster_bits) no
   return {offset, (additional_sectors + 1) * kSectorBytes - (offset & (kSectorBytes - 1))};
 }
 
+// The host clusters that its bytes touch: each has one reference for it.
+struct CompressedClusters {
+  uint64_t host_offset;
+  uint64_t count;
+};
+inline CompressedClusters compressed_clusters(uint64_t word, uint32_t cluster_bits) noexcept {
+  const CompressedPlace place = compressed_place(word, cluster_bits);
+  const uint64_t first = place.offset >> cluster_bits;
+  const uint64_t last = (place.offset + place.length_bytes - 1) >> cluster_bits;
+  return {first << cluster_bits, last - first + 1};
+}
+
 // Compressed clusters start below this host offset: their descriptor has no room for more.
 constexpr uint64_t compressed_offset_limit(uint32_t cluster_bits) noexcept {
   return uint64_t{1} << (62 - (cluster_bits - 8));

@@ -382,6 +382,16 @@ std::vector<std::byte> encode_header(const Header& header, uint64_t name_at) {
   return Encoder(header).encode(name_at);
 }
 
+std::vector<std::byte> encode_header_with_room(Header& header) {
+  try {
+    return encode_header(header);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kLimit || header.feature_names.empty()) throw;
+    header.feature_names.clear();
+    return encode_header(header);
+  }
+}
+
 std::vector<std::byte> default_feature_names() {
   struct Name {
     uint8_t type;

@@ -112,8 +112,10 @@ Header decode_header(ConstBytes start, uint64_t file_length, const std::string& 
 // The header cluster's bytes, zero-padded to whole sectors; `image_header_bytes` never passes a cluster.
 // Throws Error kLimit if extensions and names do not fit in the first cluster.
 std::vector<std::byte> encode_header(const Header& header);
-// The same with everything but the backing file's name in the first sector, and the name at offset `name_at`
-// (a multiple of 512) of the cluster. Throws Error kLimit where that is not possible.
+// The same; where the cluster has no room for it, the feature-name table, which is a courtesy, is given up.
+std::vector<std::byte> encode_header_with_room(Header& header);
+// As encode_header(), with everything but the backing file's name in the first sector, and the name at offset
+// `name_at` (a multiple of 512) of the cluster. Throws Error kLimit where that is not possible.
 std::vector<std::byte> encode_header(const Header& header, uint64_t name_at);
 
 // The feature-name table that new images carry.

@@ -20,16 +20,6 @@
 namespace cofre::qcow2 {
 namespace {
 
-std::vector<std::byte> encode_with_room(Header& header) {
-  try {
-    return encode_header(header);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kLimit || header.feature_names.empty()) throw;
-    header.feature_names.clear();
-    return encode_header(header);
-  }
-}
-
 // The header cluster before and after a rewrite, and the writes that lead from one to the other.
 class Rewrite {
  public:
@@ -123,7 +113,7 @@ io::task<void> update_header(State& state, Header changed) {
   if (changed.backing_file && changed.external_data() && changed.raw_external_data())
     fail(ErrorKind::kInvalidArgument,
          "'{}': its raw data file holds the whole disk, which excludes a backing file", state.name);
-  const std::vector<std::byte> encoded = encode_with_room(changed);
+  const std::vector<std::byte> encoded = encode_header_with_room(changed);
   AlignedBuffer old_cluster(state.cluster_bytes());
   AlignedBuffer new_cluster(state.cluster_bytes());
   co_await state.file->read(0, old_cluster.bytes());

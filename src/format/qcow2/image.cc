@@ -39,12 +39,14 @@ io::task<Header> read_header(block::Device& file) {
   co_return decode_header(start.bytes(), length, file.name());
 }
 
-// A change of the image: prepared, and its findings of damage recorded.
-io::task<void> changing(State& state, io::task<void> work) {
+// A change of the guest's bytes [offset, offset + length) (of none: of the image): prepared, noted in the
+// bitmaps, however it ends, and its findings of damage recorded.
+io::task<void> changing(State& state, uint64_t offset, uint64_t length, io::task<void> work) {
   bool damaged = false;
   std::exception_ptr failure;
   try {
     co_await state.prepare_to_change();
+    state.bitmaps.note(offset, offset + length);
     co_await std::move(work);
   } catch (const Error& error) {
     damaged = error.kind() == ErrorKind::kCorrupt;
@@ -112,6 +114,7 @@ io::task<std::unique_ptr<Image>> Image::open(std::unique_ptr<block::Device> file
   co_await state->refcounts.load_table(/*tolerant=*/!to_be_written || dirty);
   state->snapshots = co_await read_snapshots(*state->file, state->header, &state->snapshot_table_bytes);
   state->note_metadata();
+  co_await state->bitmaps.read_directory();
   std::unique_ptr<Image> image(new Image(std::move(state)));
   if (to_be_written && image->is_dirty()) co_await repair_dirty(*image);
   co_return image;
@@ -256,7 +259,7 @@ io::task<void> write_compressed(State& state, uint64_t offset, ConstBytes source
     const ConstBytes part = source.first(std::min(source.size(), CompressedWrite::longest(state)));
     CompressedWrite write(state, lane, offset, part);
     write.compress();
-    co_await at_home(state, changing(state, write.store()));
+    co_await at_home(state, changing(state, offset, part.size(), write.store()));
     offset += part.size();
     source = source.subspan(part.size());
   }
@@ -296,7 +299,8 @@ io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlag
     co_await write_compressed(*state_, offset, source);
   } else {
     io::Reactor& lane = *io::Reactor::current();
-    co_await at_home(*state_, changing(*state_, state_->write_range(lane, offset, source)));
+    co_await at_home(*state_,
+                     changing(*state_, offset, source.size(), state_->write_range(lane, offset, source)));
   }
   if (flags.fua) co_await flush();
 }
@@ -305,7 +309,7 @@ io::task<void> Image::save_vmstate(uint64_t offset, ConstBytes source) {
   state_->require_writable();
   state_->require_content();
   io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, changing(*state_, save_at_home(*state_, lane, offset, source)));
+  co_await at_home(*state_, changing(*state_, 0, 0, save_at_home(*state_, lane, offset, source)));
 }
 
 io::task<void> Image::load_vmstate(uint64_t offset, Bytes destination) {
@@ -318,19 +322,20 @@ io::task<void> Image::write_zeroes(uint64_t offset, uint64_t length, block::Writ
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
   io::Reactor& lane = *io::Reactor::current();
-  co_await at_home(*state_, changing(*state_, state_->zero_range(lane, offset, length, flags.may_unmap)));
+  co_await at_home(
+      *state_, changing(*state_, offset, length, state_->zero_range(lane, offset, length, flags.may_unmap)));
   if (flags.fua) co_await flush();
 }
 
 io::task<void> Image::discard(uint64_t offset, uint64_t length) {
   state_->require_access(/*to_write=*/true, offset, length);
   if (length == 0) co_return;
-  co_await at_home(*state_, changing(*state_, state_->discard_range(offset, length)));
+  co_await at_home(*state_, changing(*state_, offset, length, state_->discard_range(offset, length)));
 }
 
 io::task<void> Image::make_empty() {
   state_->require_access(/*to_write=*/true, 0, 0);
-  co_await at_home(*state_, changing(*state_, state_->empty()));
+  co_await at_home(*state_, changing(*state_, 0, 0, state_->empty()));
 }
 
 namespace {
@@ -385,14 +390,27 @@ io::task<block::Extent> Image::map(uint64_t offset, uint64_t length) {
 
 namespace {
 
+// What is not stored stays in use on disk, so that nobody relies on it.
+io::task<std::exception_ptr> store_bitmaps(State& state) {
+  try {
+    if (!state.damaged) co_await state.bitmaps.store();
+  } catch (const Error&) {
+    co_return std::current_exception();
+  }
+  co_return nullptr;
+}
+
 io::task<void> close_at_home(State& state) {
-  if (!state.options.read_only && state.prepared_to_change) {
+  std::exception_ptr lost_bitmaps;
+  if (!state.options.read_only && (state.prepared_to_change || state.bitmaps.changed())) {
     const io::Mutex::Guard guard = co_await state.metadata.lock();
+    lost_bitmaps = co_await store_bitmaps(state);
     co_await state.settle();
   }
   if (state.backing) co_await state.backing->close();
   if (state.external_data) co_await state.external_data->close();
   co_await state.file->close();
+  if (lost_bitmaps) std::rethrow_exception(lost_bitmaps);
 }
 
 }  // namespace

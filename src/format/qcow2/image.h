@@ -91,8 +91,9 @@ class Image final : public block::Device {
   io::task<void> save_vmstate(uint64_t offset, ConstBytes source);
   io::task<void> load_vmstate(uint64_t offset, Bytes destination);
 
-  // Maps every cluster (metadata), and reserves or writes their bytes too (falloc, full).
-  io::task<void> preallocate(Preallocation mode);
+  // Maps every cluster from `begin` on (metadata), and reserves or writes their bytes too (falloc, full).
+  // From `begin` on the disk must read as zero.
+  io::task<void> preallocate(Preallocation mode, uint64_t begin = 0);
 
   // Changes what the header names as backing file (nothing or an empty name: none) and its format; the
   // device that set_backing() gave stays. All that was written before is durable first, and the change is

@@ -2,6 +2,7 @@
 // hostile image can claim such a cluster for guest data; nothing is written there.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -15,6 +16,14 @@ class MetadataMap {
   void remove(uint64_t host_offset, uint64_t length = 1) { set(host_offset, length, false); }
 
   void clear() noexcept { bits_.clear(); }
+
+  // Behind the last cluster that is metadata, in bytes.
+  uint64_t end() const noexcept {
+    for (size_t word = bits_.size(); word > 0; --word)
+      if (bits_[word - 1] != 0)
+        return (word * 64 - static_cast<uint64_t>(std::countl_zero(bits_[word - 1]))) << cluster_bits_;
+    return 0;
+  }
 
   bool overlaps(uint64_t host_offset, uint64_t length) const noexcept {
     const uint64_t last = (host_offset + length - 1) >> cluster_bits_;

@@ -4,6 +4,7 @@
 #include <array>
 #include <exception>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "format/qcow2/read_padded.h"
@@ -31,7 +32,7 @@ class Reading {
         per_batch_(static_cast<size_t>(std::max<uint64_t>(1, kBatchBytes / what.item_bytes))) {}
 
   Batch& batch(size_t number) { return batches_[number % batches_.size()]; }
-  size_t batches() const { return (what_.count + per_batch_ - 1) / per_batch_; }
+  size_t batches() const { return div_ceil(what_.count, per_batch_); }
 
   io::task<void> fill(size_t number) {
     Batch& batch = this->batch(number);

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "format/qcow2/amend_context.h"
 #include "format/qcow2/header_update.h"
+#include "format/qcow2/refcount_layout.h"
 
 namespace cofre::qcow2 {
 namespace {
@@ -26,16 +27,13 @@ class RefcountWidth {
     co_await survey();
     plan();
     co_await write_blocks();
-    co_await write_table();
+    co_await write_refcount_table(*state_.file, layout_);
     co_await state_.file_barrier();
     co_await switch_over();
     co_await give_up_old();
   }
 
  private:
-  uint64_t structure_clusters() const { return table_clusters_ + blocks_.size(); }
-  uint64_t offset_of(uint64_t index) const { return (first_ + index) << state_.header.cluster_bits; }
-
   void note_old_structure() {
     const uint64_t table = state_.refcounts.table().offset();
     old_.push_back({table, state_.header.refcount_table_clusters});
@@ -57,8 +55,8 @@ class RefcountWidth {
           fail(ErrorKind::kLimit,
                "'{}': refcounts of {} bits do not do: the cluster at offset {} has {} references",
                state_.name, uint64_t{1} << order_, cluster << state_.header.cluster_bits, count);
-        blocks_.insert(cluster / new_per_block_);
-        first_ = cluster + 1;
+        blocks_in_use_.insert(cluster / new_per_block_);
+        end_in_use_ = cluster + 1;
       }
     }
   }
@@ -66,48 +64,39 @@ class RefcountWidth {
   // Places the new structure, whose own clusters are counted in it too.
   void plan() {
     const Header& header = state_.header;
-    first_ = std::max(first_, div_ceil(state_.file->length_bytes(), state_.cluster_bytes()));
-    size_t before = 0;
-    do {
-      before = blocks_.size();
-      const uint64_t entries = blocks_.empty() ? 1 : *blocks_.rbegin() + 1;
-      table_clusters_ = div_ceil(entries * 8, state_.cluster_bytes());
-      for (uint64_t i = 0; i < structure_clusters(); ++i) blocks_.insert((first_ + i) / new_per_block_);
-    } while (blocks_.size() != before);
-    if (table_clusters_ << header.cluster_bits > kMaxRefcountTableBytes ||
-        first_ + structure_clusters() > kHostOffsetLimit >> header.cluster_bits)
+    const uint64_t first =
+        std::max(end_in_use_, div_ceil(state_.file->length_bytes(), state_.cluster_bytes()));
+    layout_ = place_refcounts(std::move(blocks_in_use_), first, new_per_block_, header.cluster_bits);
+    if (layout_.table_bytes() > kMaxRefcountTableBytes ||
+        first + layout_.clusters() > kHostOffsetLimit >> header.cluster_bits)
       fail(ErrorKind::kLimit, "'{}': the file is too long ({} bytes) for refcounts of {} bits", state_.name,
            state_.file->length_bytes(), uint64_t{1} << order_);
   }
 
   io::task<void> write_blocks() {
     AlignedBuffer bytes(state_.cluster_bytes());
-    uint64_t index = table_clusters_;
-    for (const uint64_t block : blocks_) {
-      context_.step(blocks_.size() + index - table_clusters_, 2 * blocks_.size());
+    const size_t blocks = layout_.blocks.size();
+    for (size_t k = 0; k < blocks; ++k) {
+      context_.step(blocks + k, 2 * blocks);
       std::ranges::fill(bytes.bytes(), std::byte{0});
       for (uint64_t i = 0; i < new_per_block_; ++i) {
-        const uint64_t cluster = block * new_per_block_ + i;
-        const bool own = cluster >= first_ && cluster < first_ + structure_clusters();
-        const uint64_t count = own ? 1 : co_await state_.refcounts.get(cluster);
+        const uint64_t cluster = layout_.blocks[k] * new_per_block_ + i;
+        const uint64_t count = is_own(cluster) ? 1 : co_await state_.refcounts.get(cluster);
         if (count != 0) store_refcount(bytes.data(), i, order_, count);
       }
-      co_await state_.file->write(offset_of(index++), bytes.bytes());
+      co_await state_.file->write(layout_.block_offset(k), bytes.bytes());
     }
   }
 
-  io::task<void> write_table() {
-    AlignedBuffer bytes(table_clusters_ << state_.header.cluster_bits);
-    std::ranges::fill(bytes.bytes(), std::byte{0});
-    uint64_t index = table_clusters_;
-    for (const uint64_t block : blocks_) store_be(bytes.data() + block * 8, offset_of(index++));
-    co_await state_.file->write(offset_of(0), bytes.bytes());
+  // Whether the new structure lies there.
+  bool is_own(uint64_t cluster) const {
+    return cluster >= layout_.first_cluster && cluster - layout_.first_cluster < layout_.clusters();
   }
 
   io::task<void> switch_over() {
     Header changed = state_.header;
-    changed.refcount_table_offset = offset_of(0);
-    changed.refcount_table_clusters = static_cast<uint32_t>(table_clusters_);
+    changed.refcount_table_offset = layout_.table_offset();
+    changed.refcount_table_clusters = static_cast<uint32_t>(layout_.table_clusters);
     changed.refcount_order = order_;
     try {
       co_await update_header(state_, std::move(changed));
@@ -132,9 +121,9 @@ class RefcountWidth {
   uint32_t order_;
   uint64_t new_per_block_;
   std::vector<ClusterRun> old_;
-  std::set<uint64_t> blocks_;  // indices in the new table
-  uint64_t first_ = 0;         // cluster where the new table starts; the blocks follow it
-  uint64_t table_clusters_ = 0;
+  std::set<uint64_t> blocks_in_use_;  // indices in the new table
+  uint64_t end_in_use_ = 0;           // one past the last cluster that is counted
+  RefcountLayout layout_;             // of the new structure
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "format/qcow2/disk_table.h"
 #include "format/qcow2/entries.h"
@@ -51,6 +52,12 @@ class Refcounts {
   // The bytes taken next start a sector, which is theirs alone.
   void start_sector() noexcept;
 
+  // Gives up the refcount blocks that count nothing but themselves (refcounts_trim.cc). Writes: all counts
+  // that are zero must be so because nothing durable names their clusters.
+  io::task<void> drop_unused_blocks();
+  // Behind the last cluster that is in use, in bytes.
+  io::task<uint64_t> used_end();
+
   const DiskTable& table() const noexcept { return table_; }
   DiskTable& table() noexcept { return table_; }
   SliceCache& cache() noexcept { return cache_; }
@@ -79,6 +86,10 @@ class Refcounts {
   io::task<bool> ensure_blocks(uint64_t first_cluster, uint64_t clusters);
   io::task<void> make_block(uint64_t block);
   io::task<void> grow_table(uint64_t entries_needed);
+  io::task<bool> counts_nothing_else(uint64_t block);
+  io::task<void> drop_blocks(const std::vector<uint64_t>& blocks);
+  // Behind the last cluster in use that the block counts; 0: it counts none.
+  io::task<uint64_t> used_end_in(uint64_t block);
   io::task<void> write_header_table_fields(uint64_t offset, uint32_t clusters);
   void note_taken(const ClusterRun& run) noexcept;
   void note_free(uint64_t cluster) noexcept;

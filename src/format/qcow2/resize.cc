@@ -1,4 +1,4 @@
-// Growing the disk, and filling its mapping ahead of use.
+// Changing the disk's size: growing it, and filling its mapping ahead of use.
 #include <algorithm>
 #include <array>
 
@@ -58,36 +58,40 @@ io::task<void> make_room(State& state, uint64_t length) {
   if (entries > state.l1.size()) co_await state.grow_l1(entries);
 }
 
-// New bytes read as zero: not what lay behind the old end in its cluster, in a longer backing file or in the
-// VM state, which reaches to `vm_state_end`. Before the header says that they are there, or a crash would
-// show that.
-io::task<void> zero_new_bytes(State& state, uint64_t old_length, uint64_t length, uint64_t vm_state_end) {
-  const uint64_t hidden_end = std::max(
-      {state.cluster_end(old_length), state.backing ? state.backing->length_bytes() : 0, vm_state_end});
-  const uint64_t end = std::min(hidden_end, length);
-  if (end > old_length)
-    co_await state.zero_range(state.home, old_length, end - old_length, /*may_unmap=*/true);
+// Where bytes may lie behind the disk's end that a longer disk would show: in its last cluster, in a longer
+// file below, in the VM state.
+uint64_t hidden_end(const State& state) {
+  uint64_t end = state.cluster_end(state.length_bytes);
+  if (state.backing) end = std::max(end, state.backing->length_bytes());
+  if (state.external_data) end = std::max(end, state.external_data->length_bytes());
+  if (has_vm_state(state)) end = std::max(end, state.l1.size() * state.bytes_per_l2_table);
+  return end;
 }
 
-io::task<void> write_size(State& state, uint64_t length) {
-  const io::Mutex::Guard guard = co_await state.metadata.lock();
-  state.require_usable();
-  co_await state.write_back(/*durable=*/true);
-  std::array<std::byte, 8> field;
-  store_be(field.data(), length);
-  co_await state.write_header_fields(24, field);
-  co_await state.file->flush();
-  state.header.size_bytes = length;
+io::task<void> grow_data_file(State& state, uint64_t length) {
+  if (!state.external_data || state.external_data->length_bytes() >= length) co_return;
+  co_await state.external_data->resize(length);
+  co_await state.external_data->flush();
+}
+
+// New bytes read as zero. Before the header says that they are there, or a crash would show what is hidden.
+io::task<void> zero_new_bytes(State& state, uint64_t begin, uint64_t end) {
+  if (begin < end) co_await state.zero_range(state.home, begin, end - begin, /*may_unmap=*/true);
 }
 
 io::task<void> grow(State& state, uint64_t length) {
   const uint64_t old_length = state.length_bytes;
-  const uint64_t vm_state_end = has_vm_state(state) ? state.l1.size() * state.bytes_per_l2_table : 0;
+  const uint64_t hidden = hidden_end(state);
   co_await make_room(state, length);
+  co_await grow_data_file(state, length);
   state.length_bytes = length;
   try {
-    co_await zero_new_bytes(state, old_length, length, vm_state_end);
-    co_await write_size(state, length);
+    co_await zero_new_bytes(state, old_length, std::min(hidden, length));
+    // A data file that is to be read as a raw image holds every cluster in its place.
+    if (state.header.raw_external_data())
+      co_await state.preallocate(align_up(old_length, state.cluster_bytes()), Preallocation::kMetadata);
+    const io::Mutex::Guard guard = co_await state.metadata.lock();
+    co_await state.write_size(length);
   } catch (...) {
     state.length_bytes = old_length;
     throw;
@@ -118,7 +122,10 @@ io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_
     ClusterRun run{guest, co_await unmapped_clusters(state, guest, end), false};
     if (!state.external_data) run = co_await state.refcounts.allocate(run.clusters);
     const uint64_t bytes = run.clusters << state.header.cluster_bits;
-    co_await state.data().write_zeroes(run.host_offset, bytes, {.reserve = mode != Preallocation::kMetadata});
+    // A data file ends where the disk ends, be it within a cluster.
+    const uint64_t stored = state.external_data ? std::min(bytes, state.length_bytes - guest) : bytes;
+    const bool reserve = mode != Preallocation::kMetadata;
+    co_await state.data().write_zeroes(run.host_offset, stored, {.may_unmap = !reserve, .reserve = reserve});
     for (uint64_t at = 0; at < bytes; at += state.cluster_bytes()) {
       const SlicePtr slice = co_await state.writable_slice(guest + at);
       const L2Entry before = state.entry_in(*slice, guest + at);
@@ -131,48 +138,73 @@ io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_
   co_await state.relieve();
 }
 
-io::task<void> preallocate_at_home(State& state, Preallocation mode) {
+io::task<void> preallocate_at_home(State& state, Preallocation mode, uint64_t begin) {
   co_await state.prepare_to_change();
-  // Zeros on the disk are not zeros to a cipher, and a backing file must not be hidden: such clusters keep
-  // reading as what they are until they are written.
-  const bool as_zero = state.header.crypt_method != CryptMethod::kNone;
-  if (as_zero && state.header.version < 3)
-    fail(ErrorKind::kUnsupported, "'{}': preallocation of an encrypted image needs compat=1.1", state.name);
-  const uint64_t end = align_up(state.length_bytes, state.cluster_bytes());
-  for (uint64_t guest = 0; guest < end;) {
-    const uint64_t table_end = std::min(end, (state.l1_index(guest) + 1) * state.bytes_per_l2_table);
-    co_await map_clusters(state, guest, table_end, as_zero, mode);
-    guest = table_end;
-  }
+  co_await state.preallocate(align_up(begin, state.cluster_bytes()), mode);
+}
+
+io::task<void> prepare_bitmaps(State& state, uint64_t length) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  co_await state.bitmaps.before_resize(length);
 }
 
 io::task<void> resize_at_home(State& state, uint64_t length) {
   co_await state.prepare_to_change();
-  if (length > state.length_bytes) co_await grow(state, length);
+  co_await prepare_bitmaps(state, length);
+  std::exception_ptr failure;
+  try {
+    if (length > state.length_bytes) co_await grow(state, length);
+    if (length < state.length_bytes) co_await state.shrink(length);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  state.bitmaps.resized();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace
+
+io::task<void> State::write_size(uint64_t length) {
+  require_usable();
+  co_await write_back(/*durable=*/true);
+  std::array<std::byte, 8> field;
+  store_be(field.data(), length);
+  co_await write_header_fields(24, field);
+  co_await file_barrier();
+  header.size_bytes = length_bytes = length;
+}
+
+io::task<void> State::preallocate(uint64_t begin, Preallocation mode) {
+  // Zeros on the disk are not zeros to a cipher, and a backing file must not be hidden: such clusters keep
+  // reading as what they are until they are written.
+  const bool as_zero = header.crypt_method != CryptMethod::kNone;
+  if (as_zero && header.version < 3)
+    fail(ErrorKind::kUnsupported, "'{}': preallocation of an encrypted image needs compat=1.1", name);
+  const uint64_t end = align_up(length_bytes, cluster_bytes());
+  for (uint64_t guest = begin; guest < end;) {
+    const uint64_t table_end = std::min(end, (l1_index(guest) + 1) * bytes_per_l2_table);
+    co_await map_clusters(*this, guest, table_end, as_zero, mode);
+    guest = table_end;
+  }
+}
 
 io::task<void> Image::resize(uint64_t length) {
   State& state = *state_;
   state.require_access(/*to_write=*/true, 0, 0);
   if (!is_aligned<uint64_t>(length, kSectorBytes))
     fail(ErrorKind::kInvalidArgument, "'{}': the size {} is not a multiple of 512 bytes", state.name, length);
-  if (state.header.version < 3 && !state.snapshots.empty() && length != state.length_bytes)
+  if (state.header.version < 3 && !state.snapshots.empty())
     fail(ErrorKind::kUnsupported,
          "'{}': a version 2 image does not note the size of its {} snapshot(s), so its own cannot change: "
          "delete them, or convert it to version 3 (compat=1.1)",
          state.name, state.snapshots.size());
-  if (length < state.length_bytes)
-    fail(ErrorKind::kUnsupported,
-         "'{}': a qcow2 image cannot be shrunk in place; convert it to a new, smaller image", state.name);
   return at_home(state, resize_at_home(state, length));
 }
 
-io::task<void> Image::preallocate(Preallocation mode) {
+io::task<void> Image::preallocate(Preallocation mode, uint64_t begin) {
   if (mode == Preallocation::kOff) co_return;
   state_->require_access(/*to_write=*/true, 0, 0);
-  co_await at_home(*state_, preallocate_at_home(*state_, mode));
+  co_await at_home(*state_, preallocate_at_home(*state_, mode, begin));
   if (mode == Preallocation::kFull && state_->header.crypt_method == CryptMethod::kNone &&
       !state_->header.extended_l2()) {
     // Full: every byte is written once, so that no later write finds the disk full.
@@ -181,7 +213,7 @@ io::task<void> Image::preallocate(Preallocation mode) {
       std::ranges::fill(buffer.bytes(), std::byte{0});
       return buffer;
     }();
-    for (uint64_t at = 0; at < length_bytes(); at += kMiB)
+    for (uint64_t at = begin; at < length_bytes(); at += kMiB)
       co_await write(at, zeros.bytes().first(std::min(kMiB, length_bytes() - at)));
   }
 }

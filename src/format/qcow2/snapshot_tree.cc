@@ -26,9 +26,8 @@ void SnapshotTree::add_run(Runs& runs, uint64_t host_offset, uint64_t clusters) 
 
 void SnapshotTree::add_entry(Runs& runs, L2Entry entry) const {
   if (entry.compressed()) {
-    const CompressedPlace place = compressed_place(entry.word, state_.header.cluster_bits);
-    const uint64_t first = align_down(place.offset, state_.cluster_bytes());
-    add_run(runs, first, div_ceil(place.offset + place.length_bytes - first, state_.cluster_bytes()));
+    const CompressedClusters touched = compressed_clusters(entry.word, state_.header.cluster_bits);
+    add_run(runs, touched.host_offset, touched.count);
   } else if (has_host_cluster(entry, state_.header)) {
     add_run(runs, entry.host_offset(), 1);
   }

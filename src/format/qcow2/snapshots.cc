@@ -265,7 +265,11 @@ io::task<void> create_at_home(State& state, SnapshotEntry snapshot) {
 }
 
 io::task<void> apply_at_home(State& state, size_t number) {
-  // Other content: bitmaps do not fit it any more.
+  if (state.bitmaps.any())
+    fail(ErrorKind::kUnsupported,
+         "Device has active dirty bitmaps: '{}' would get other content that they do not note. Remove them "
+         "first (bitmap --remove)",
+         state.name);
   co_await state.prepare_to_change();
   SnapshotChange change(state);
   co_await change_snapshots(state, change.apply(number));

@@ -18,6 +18,7 @@
 #include "block/device.h"
 #include "block/range_lock.h"
 #include "crypto/secret.h"
+#include "format/qcow2/bitmaps.h"
 #include "format/qcow2/disk_table.h"
 #include "format/qcow2/entries.h"
 #include "format/qcow2/guest_cipher.h"
@@ -104,9 +105,16 @@ struct State {
   // ---- emptying (empty.cc) ----
   io::task<void> empty();
 
+  // ---- change of size (resize.cc, shrink.cc) ----
+  // Makes all changes durable, and then the disk's new size. `metadata` is held.
+  io::task<void> write_size(uint64_t length);
+  io::task<void> shrink(uint64_t length);
+  // Maps every cluster from `begin` on.
+  io::task<void> preallocate(uint64_t begin, Preallocation mode);
+
   // ---- order on disk (writeback.cc) ----
   // Before the first change: drops autoclear features that are not kept up, sets the dirty bit of lazy
-  // refcounts.
+  // refcounts, has the bitmaps follow.
   io::task<void> prepare_to_change();
   // The same where only tables change and the disk reads as before: bitmaps stay true. `metadata` is held.
   // Everything is on disk afterwards and refcounts are in order, whatever they are in between.
@@ -167,6 +175,7 @@ struct State {
   Retired retired;
   io::Mutex metadata;
   block::RangeLock guest_ranges;
+  Bitmaps bitmaps{*this};
   bool prepared_to_change = false;
   bool snapshot_tables_noted = false;
   bool refcounts_lazy = false;  // the dirty bit is set on disk: refcounts need not be in order
@@ -189,6 +198,9 @@ struct State {
   void check_place(CompressedPlace place) const;
   void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
+  io::task<void> unmap_from(uint64_t begin);
+  io::task<void> zero_stored(uint64_t guest, uint64_t end);
+  io::task<void> cut_files();
   io::task<void> drop_autoclear_features(uint64_t kept);
 };
 

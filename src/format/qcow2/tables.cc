@@ -75,10 +75,8 @@ void State::set_entry(Slice& slice, uint64_t guest, L2Entry entry) {
 
 void State::retire_entry(L2Entry entry, bool discard) {
   if (entry.compressed()) {
-    const CompressedPlace place = compressed_place(entry.word, header.cluster_bits);
-    const uint64_t first = align_down(place.offset, cluster_bytes());
-    // One reference for each host cluster that the compressed bytes touch.
-    retired.retire({first, div_ceil(place.offset + place.length_bytes - first, cluster_bytes()), false});
+    const CompressedClusters touched = compressed_clusters(entry.word, header.cluster_bits);
+    retired.retire({touched.host_offset, touched.count, false});
   } else if (has_host_cluster(entry, header) && !header.external_data()) {
     retired.retire({entry.host_offset(), 1, discard});
   }

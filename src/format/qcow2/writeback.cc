@@ -46,14 +46,14 @@ io::task<void> State::drop_autoclear_features(uint64_t kept) {
 }
 
 io::task<void> State::prepare_to_change() {
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   const io::Mutex::Guard guard = co_await metadata.lock();
-  if (prepared_to_change) co_return;
+  if (prepared_to_change && bitmaps.ready()) co_return;
   require_usable();
+  co_await bitmaps.before_change();
   co_await note_snapshot_tables();
-  // Bitmaps are not kept up by writes here, and unknown features may not be either: their bits say so from
-  // now on.
-  co_await drop_autoclear_features(kRawExternalData);
+  // Unknown features may not be kept up here: their bits say so from now on.
+  co_await drop_autoclear_features(kRawExternalData | (header.bitmaps ? uint64_t{kBitmaps} : 0));
   if (options.lazy_refcounts.value_or(header.lazy_refcounts()) && !refcounts_lazy) {
     co_await write_header_fields(kIncompatibleFeaturesAt, big_endian(header.incompatible_features | kDirty));
     co_await file->flush();

@@ -2,8 +2,6 @@
 // the same bytes and has lost no more than clusters.
 #include "format/qcow2/amend.h"
 
-#include <fstream>
-
 #include "format/luks/peer_tools.h"
 #include "layer/record.h"
 #include "support.h"
@@ -14,21 +12,6 @@ namespace {
 using luks::expect_success;
 
 constexpr uint64_t kDiskBytes = 96 * 1024;
-
-std::vector<std::byte> load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-std::unique_ptr<storage::MemoryDevice> in_memory(const std::vector<std::byte>& bytes) {
-  auto device = std::make_unique<storage::MemoryDevice>(bytes.size(), "image");
-  device->content() = bytes;
-  device->mutable_limits().growable = true;
-  device->mutable_limits().grows_with_zeroes = true;
-  return device;
-}
 
 // An image of 4 KiB clusters that qemu-img made: data, zero clusters with and without space behind them, two
 // snapshots that share tables, and (if asked) a backing file full of 'b'.
@@ -54,12 +37,12 @@ class Qcow2Amend : public testing::Test {
     const bool version2 = options.find("compat=0.10") != std::string::npos;
     io({"write -P 1 0 32k"});
     if (!version2) io({"write -z 8k 4k", "write -z -u 12k 4k", "write -z 64k 8k"});
-    if (!snapshots) return load(path);
+    if (!snapshots) return load_file(path);
     expect_success({"qemu-img", "snapshot", "-c", "one", path});
     io({"write -P 2 4k 4k"});
     expect_success({"qemu-img", "snapshot", "-c", "two", path});
     if (!version2) io({"write -z 20k 4k", "write -z 88k 8k"});
-    return load(path);
+    return load_file(path);
   }
 
   std::unique_ptr<Image> open(std::unique_ptr<block::Device> device, OpenOptions options = {}) {
@@ -127,7 +110,7 @@ class Qcow2Amend : public testing::Test {
         if (!snapshot.empty()) words.insert(words.end(), {"-l", snapshot});
         words.insert(words.end(), {path, folder_.path("content.raw")});
         expect_success(words);
-        read.push_back(load(folder_.path("content.raw")));
+        read.push_back(load_file(folder_.path("content.raw")));
       }
       EXPECT_EQ(read[0], read[1]) << "snapshot '" << snapshot << "'";
     }

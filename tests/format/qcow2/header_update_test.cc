@@ -2,8 +2,6 @@
 // the header opens and is the old one or the new one.
 #include "format/qcow2/header_update.h"
 
-#include <fstream>
-
 #include "format/luks/peer_tools.h"
 #include "format/qcow2/at_home.h"
 #include "layer/record.h"
@@ -13,20 +11,6 @@ namespace cofre::qcow2 {
 namespace {
 
 using luks::expect_success;
-
-std::vector<std::byte> load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-std::unique_ptr<storage::MemoryDevice> in_memory(const std::vector<std::byte>& bytes) {
-  auto device = std::make_unique<storage::MemoryDevice>(bytes.size(), "image");
-  device->content() = bytes;
-  device->mutable_limits().growable = true;
-  return device;
-}
 
 using Backing = std::pair<std::optional<std::string>, std::optional<std::string>>;  // name, format
 
@@ -54,7 +38,7 @@ TEST(Qcow2HeaderUpdate, QemuImgReadsWhatWasChanged) {
                     options, path, "1M"});
     for (const Backing& backing : {Backing{"base.raw", "raw"}, Backing{long_name, "qcow2"},
                                    Backing{"x", "raw"}, Backing{std::nullopt, std::nullopt}}) {
-      const std::vector<std::byte> bytes = changed(load(path), backing);
+      const std::vector<std::byte> bytes = changed(load_file(path), backing);
       folder.write("image.qcow2",
                    std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
       const std::string info = expect_success({"qemu-img", "info", "-U", "--output=json", path});
@@ -78,7 +62,7 @@ TEST(Qcow2HeaderUpdate, ReadsWhatQemuImgChanged) {
   const std::string path = folder.path("image.qcow2");
   expect_success({"qemu-img", "create", "-q", "-f", "qcow2", path, "1M"});
   expect_success({"qemu-img", "rebase", "-u", "-b", "elsewhere", "-F", "raw", path});
-  const std::vector<std::byte> bytes = changed(load(path), {"here", "qcow2"});
+  const std::vector<std::byte> bytes = changed(load_file(path), {"here", "qcow2"});
   const Header header = decode_header(bytes, bytes.size(), "image");
   EXPECT_EQ(header.backing_file, "here");
   EXPECT_EQ(header.feature_names, default_feature_names());

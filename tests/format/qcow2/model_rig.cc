@@ -217,9 +217,7 @@ void ModelRig::expect_clean() {
   EXPECT_FALSE(image->is_corrupt()) << shape_.name;
 }
 
-namespace {
-
-Shape shape_of(std::string name, uint32_t cluster_bits, uint64_t size, uint32_t refcount_order = 4) {
+Shape shape_of(std::string name, uint32_t cluster_bits, uint64_t size, uint32_t refcount_order) {
   Shape shape{.name = std::move(name), .create = {}};
   shape.create.size_bytes = size;
   shape.create.cluster_bits = cluster_bits;
@@ -227,6 +225,8 @@ Shape shape_of(std::string name, uint32_t cluster_bits, uint64_t size, uint32_t 
   shape.create.luks.forced_iterations = 1000;
   return shape;
 }
+
+namespace {
 
 void add_cluster_sizes(std::vector<Shape>& shapes) {
   for (uint32_t bits = 9; bits <= 21; ++bits) {

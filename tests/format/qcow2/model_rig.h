@@ -20,6 +20,8 @@ struct Shape {
   uint64_t backing_bytes = 0;   // of a raw backing file; 0: none
 };
 
+Shape shape_of(std::string name, uint32_t cluster_bits, uint64_t size, uint32_t refcount_order = 4);
+
 class ModelRig {
  public:
   ModelRig(const Shape& shape, uint64_t seed);

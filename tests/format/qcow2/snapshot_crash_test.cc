@@ -110,11 +110,7 @@ class InterruptedStep {
 std::vector<Shape> crash_shapes() {
   std::vector<Shape> shapes;
   const auto add = [&](const char* name, uint32_t bits, uint64_t size) -> Shape& {
-    Shape& shape = shapes.emplace_back(Shape{.name = name, .create = {}});
-    shape.create.cluster_bits = bits;
-    shape.create.size_bytes = size;
-    shape.create.luks.forced_iterations = 1000;
-    return shape;
+    return shapes.emplace_back(shape_of(name, bits, size));
   };
   add("clusters of 512", 9, 192 * kKiB);
   add("clusters of 512 with wide refcounts", 9, 128 * kKiB).create.refcount_order = 6;

@@ -1,18 +1,21 @@
-// What the qcow2 tests share: a seed, a device that is borrowed, images in memory, and their damage.
+// What the qcow2 tests share: a seed, images in memory, and their damage.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
-#include "block/device.h"
+#include "block/borrowed.h"
 #include "format/qcow2/check.h"
 #include "format/qcow2/create.h"
 #include "format/qcow2/image.h"
@@ -45,31 +48,23 @@ inline ConstBytes as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-// Stands for a device that outlives it: images own their devices, tests look at them afterwards.
-class Borrowed : public block::Device {
- public:
-  explicit Borrowed(block::Device& inner) : inner_(inner) {}
-  const std::string& name() const override { return inner_.name(); }
-  const block::Limits& limits() const override { return inner_.limits(); }
-  uint64_t length_bytes() const override { return inner_.length_bytes(); }
-  io::task<void> read(uint64_t offset, Bytes to) override { return inner_.read(offset, to); }
-  io::task<void> write(uint64_t offset, ConstBytes from, block::WriteFlags flags) override {
-    return inner_.write(offset, from, flags);
-  }
-  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) override {
-    return inner_.write_zeroes(offset, length, flags);
-  }
-  io::task<void> discard(uint64_t offset, uint64_t length) override { return inner_.discard(offset, length); }
-  io::task<void> flush() override { return inner_.flush(); }
-  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
-    return inner_.map(offset, length);
-  }
-  io::task<void> resize(uint64_t length) override { return inner_.resize(length); }
-  io::task<void> close() override { return inner_.close(); }
+using block::Borrowed;
 
- private:
-  block::Device& inner_;
-};
+inline std::vector<std::byte> load_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+// A file of an image, in memory, which can grow.
+inline std::unique_ptr<storage::MemoryDevice> in_memory(const std::vector<std::byte>& bytes) {
+  auto device = std::make_unique<storage::MemoryDevice>(bytes.size(), "image");
+  device->content() = bytes;
+  device->mutable_limits().growable = true;
+  device->mutable_limits().grows_with_zeroes = true;
+  return device;
+}
 
 // Expects that `run` throws an Error of that kind whose sentence has `part` in it.
 template <typename Run>

@@ -8,9 +8,9 @@ namespace cofre::qcow2 {
 namespace {
 
 // Holds reads or writes at one offset until the gate is opened.
-class Gate final : public block::Device {
+class Gate final : public Borrowed {
  public:
-  explicit Gate(block::Device& inner) : inner_(inner) {}
+  using Borrowed::Borrowed;
   void hold(uint64_t offset, bool writes) {
     held_ = offset;
     hold_writes_ = writes;
@@ -21,30 +21,16 @@ class Gate final : public block::Device {
     queue_.wake_all();
   }
 
-  const std::string& name() const override { return inner_.name(); }
-  const block::Limits& limits() const override { return inner_.limits(); }
-  uint64_t length_bytes() const override { return inner_.length_bytes(); }
   io::task<void> read(uint64_t offset, Bytes to) override {
     if (!hold_writes_ && offset == held_) co_await queue_.wait();
-    co_await inner_.read(offset, to);
+    co_await inner().read(offset, to);
   }
   io::task<void> write(uint64_t offset, ConstBytes from, block::WriteFlags flags) override {
     if (hold_writes_ && offset == held_) co_await queue_.wait();
-    co_await inner_.write(offset, from, flags);
+    co_await inner().write(offset, from, flags);
   }
-  io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) override {
-    return inner_.write_zeroes(offset, length, flags);
-  }
-  io::task<void> discard(uint64_t offset, uint64_t length) override { return inner_.discard(offset, length); }
-  io::task<void> flush() override { return inner_.flush(); }
-  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
-    return inner_.map(offset, length);
-  }
-  io::task<void> resize(uint64_t length) override { return inner_.resize(length); }
-  io::task<void> close() override { return inner_.close(); }
 
  private:
-  block::Device& inner_;
   uint64_t held_ = UINT64_MAX;
   bool hold_writes_ = false;
   io::WaitQueue queue_;
