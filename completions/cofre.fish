@@ -64,7 +64,7 @@ complete -c cofre -n '__cofre_is convert' -l skip-broken-bitmaps -d 'Leave out i
 complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
-complete -c cofre -n '__cofre_is convert' -s W -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s W -d 'Allocate in any order'
 complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is convert' -s c -d 'Store clusters compressed'
 complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
