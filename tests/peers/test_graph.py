@@ -410,7 +410,8 @@ class Nbd(GraphTest):
     def test_a_dying_server(self):
         """An error, and an end: no waiting for what does not come."""
         with Server(self.socket, NBDKIT, "-f", "-U", self.socket, "--filter=delay", "memory", "8M", "delay-read=60") as server:
-            client = subprocess.Popen([COFRE, "io", "-f", "raw", "-c", "read 0 4k", "-c", "read 4k 4k", f"nbd:unix:{self.socket}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            client = subprocess.Popen([COFRE, "io", "-f", "raw", "-c", "read 0 4k", "-c", "read 4k 4k",
+                                       f"nbd:unix:{self.socket}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             time.sleep(0.5)
             server.kill()
             out, _ = client.communicate(timeout=60)
