@@ -75,8 +75,11 @@ io::task<void> grow_data_file(State& state, uint64_t length) {
 }
 
 // New bytes read as zero. Before the header says that they are there, or a crash would show what is hidden.
+// Where nothing is hidden they stay unmapped.
 io::task<void> zero_new_bytes(State& state, uint64_t begin, uint64_t end) {
-  if (begin < end) co_await state.zero_range(state.home, begin, end - begin, /*may_unmap=*/true);
+  if (begin >= end) co_return;
+  if (state.backing == nullptr) co_return co_await state.zero_stored(begin, end, /*may_unmap=*/true);
+  co_await state.zero_range(state.home, begin, end - begin, /*may_unmap=*/true);
 }
 
 io::task<void> grow(State& state, uint64_t length) {
