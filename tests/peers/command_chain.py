@@ -42,6 +42,8 @@ class Layer:
     bitmaps: list = dataclasses.field(default_factory=list)
     keyslots: int = 1
     vm_state: bool = False
+    made: int = 0             # by which command
+    copied: bool = False      # made from another image by convert or rebase: what of it is known to be zero depended on that one's file
 
     def opts(self, prefix="", chain=True):
         """--image-opts of this image and everything below it, or of it alone."""
@@ -61,7 +63,7 @@ class Layer:
 
     def strict(self):
         """Whether a map of it says the same whoever wrote it, see Looks.map_between."""
-        return self.backing is None and self.format == "qcow2" and self.data_file != "raw"
+        return self.backing is None and self.format == "qcow2" and self.data_file != "raw" and not self.copied
 
 
 class Chain:
@@ -85,12 +87,16 @@ class Chain:
             return ["-f", layer.format, layer.file]
         return [*OBJECT, "--image-opts", layer.opts(chain=chain)]
 
+    def fresh(self, layer):
+        """Whether nothing but the last command, which made it, has befallen it."""
+        return layer.made == self.commands - 1
+
     # -- making images
 
     def geometry(self, file, size, encryption, backing=None, compressed=False):
         """A new layer and its options for -o."""
         rng = self.rng
-        layer = Layer(file, size, encryption=encryption, backing=backing)
+        layer = Layer(file, size, encryption=encryption, backing=backing, made=self.commands)
         layer.cluster = rng.choice([512, 4 * KIB, 64 * KIB, 64 * KIB, MIB])
         layer.version = rng.choice([2, 3, 3, 3])
         options = [f"cluster_size={layer.cluster}", f"compat={'0.10' if layer.version == 2 else '1.1'}"]
@@ -105,7 +111,8 @@ class Chain:
             if self.chance(0.2):
                 options.append("compression_type=zstd")
             if self.chance(0.12) and not compressed and not backing:
-                layer.data_file = rng.choice(["cooked", "raw"])
+                # Not raw and encrypted: its clusters are preallocated ("Encryption" in docs/format/qcow2.md).
+                layer.data_file = rng.choice(["cooked", "raw"]) if not encryption else "cooked"
                 options.append(f"data_file={file}.data,data_file_raw={'on' if layer.data_file == 'raw' else 'off'}")
         if encryption == "luks":
             options.append(f"encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time={FAST_KDF_MS}")
@@ -201,7 +208,12 @@ class Chain:
         if layer.vm_state and size != layer.size:
             return None  # new bytes may be VM state with qemu-img, and are zeros here (the same place)
         shrink = ["--shrink"] if size < layer.size and self.chance(0.9) or self.chance(0.2) else []
-        mode = self.rng.choice(["off", "off", "metadata", "falloc", "full"])
+        mode = self.rng.choice(["off", "metadata"])
+        # With qemu-img new bytes of preallocated clusters that had been in use before read as what they held then (the same place).
+        if mode != "off" and not self.fresh(layer):
+            mode = "off"
+        if self.fresh(layer):
+            mode = self.rng.choice([mode, "falloc", "full"])
         # Preallocated clusters of encrypted images are zero clusters here, and noise with qemu-img ("Encryption", the same place).
         mode = [f"--preallocation={mode}"] if size > layer.size and not layer.encryption and self.chance(0.7) else []
         if layer.format == "raw" and mode:
@@ -234,7 +246,7 @@ class Chain:
 
     def bitmap(self):
         layer = self.top
-        named = self.name(layer)
+        named = self.name(layer, chain=False)
         draw = self.rng.random()
         known = self.rng.choice(layer.bitmaps) if layer.bitmaps else None
         if known is None or draw < 0.35:
@@ -260,6 +272,8 @@ class Chain:
         if choice == "keyslot":
             return self.amend_keyslot(layer)
         size = layer.size + self.rng.choice([0, 65536])
+        if choice.startswith("refcount_bits") and layer.cluster >= MIB:
+            return None  # qemu-img takes minutes: it looks at every count of a refcount block
         if choice == "size":
             if layer.vm_state:
                 return None
@@ -318,13 +332,18 @@ class Chain:
         target = self.rng.choice(top.chain()[1:] + [None])
         onto = ["-b", target.file, "-F", target.format] if target else ["-b", ""]
         unsafe = self.chance(0.25)
-        if not unsafe and target and not target.plain():
-            return None  # its name alone is no key
+        named = self.name(top, chain=not unsafe)
+        if target and not top.plain():
+            if not unsafe:
+                return None  # a relative -b beside a json name (as in commit), and a name alone is no key
+            named = [*OBJECT, "--image-opts", top.opts(chain=False)]
+        elif target:
+            named = ["-f", "qcow2", top.file]
 
         def effect():
-            top.backing = target
+            top.backing, top.copied = target, True
             self.layers = ([] if target is None else self.layers[:self.layers.index(target) + 1]) + [top]
-        return Command("img", ["rebase", "-q", *(["-u"] if unsafe else []), *onto, *self.name(top, chain=not unsafe)], effect)
+        return Command("img", ["rebase", "-q", *(["-u"] if unsafe else []), *onto, *named], effect)
 
     def convert(self):
         """Into a new image, which takes the chain's place."""
@@ -346,6 +365,8 @@ class Chain:
         if top.bitmaps and not snapshot and self.chance(0.5):
             how.append("--bitmaps")
             layer.bitmaps = list(top.bitmaps)
+
+        layer.copied = True
 
         def effect():
             self.layers = ([] if not backing else backing.chain()[::-1]) + [layer]

@@ -38,6 +38,7 @@ from dirty_extents import dirty_extents  # noqa: E402
 SEQUENCES = CHOSEN.count or (600 if LONG else 4 if SANITIZED else 12)
 STEPS = 16
 LOOK_EVERY = 8
+COMMAND_TIMEOUT_S = 120 if SANITIZED else 40
 
 KINDS = {
     "everything": ("resize", "snapshot", "bitmap", "amend", "commit", "rebase", "convert", "check", "add_layer", "export", "compare",
@@ -66,7 +67,7 @@ class Side:
     by_qemu: bool   # QEMU has ever written to the copy: it leaks clusters now and then
 
     def run(self, program, *args, folder=None):
-        return run(self.programs[program], *args, cwd=folder or self.folder)
+        return run(self.programs[program], *args, cwd=folder or self.folder, timeout=COMMAND_TIMEOUT_S)
 
 
 def comparable(value, own):
@@ -86,8 +87,8 @@ def without_times(text):
 def classes_between_copies(extents, content):
     """A map as a list of [end, class], for comparing maps of two copies: without host offsets, for who allocates where is his own
     affair. The flag `zero` of stored data says whether the host's file has a hole there: likewise. With `content`, all that reads as
-    zero is one class, in sectors: over a backing file what a program knows to be zero without reading depends on such holes, and
-    zeroes in raw files and raw data files are such holes."""
+    zero is one class, in sectors: over a backing file, or copying one, what a program knows to be zero without reading depends on such
+    holes, and zeroes in raw files and raw data files are such holes."""
     joined = []
 
     def add(end, key):
@@ -154,7 +155,10 @@ class CommandSequences(PeerCase):
     def both(self, command):
         """Runs it on both sides: the same exit code, and output where that is told."""
         self.history.lines.append(f"{'luks' if command.makes_luks else 'both'} {command.line()}")
-        results = list(self.pool.map(lambda side: self.run_on(side, command), self.sides))
+        try:
+            results = list(self.pool.map(lambda side: self.run_on(side, command), self.sides))
+        except AssertionError as late:
+            raise AssertionError(f"{late}{self.history}") from None
         told = f"{results[0]}{results[1]}{self.history}"
         self.assertEqual(results[0].code, results[1].code, told)
         self.assertIn(results[0].code, (0, 1), told)

@@ -50,7 +50,7 @@ class MapParity(PeerCase):
             with self.subTest(options=options):
                 extents = self.maps(f"img create -q -f qcow2 -o {options} disk.qcow2 3M",
                                     "io disk.qcow2 write -z 128k 128k; write -z 1049088 512; write -z -u 2M 100k")
-                self.assertEqual(extents[1][1] == [0, True, False, True], options != "compat=0.10", extents)
+                self.assertEqual([0, True, False, True] in [key for _, key in extents], options != "compat=0.10", extents)
 
     def test_part_of_a_cluster_that_is_zero_below_becomes_a_zero_cluster(self):
         extents = self.maps("img create -q -f qcow2 base.qcow2 1M", "io base.qcow2 write -P 1 0 64k",

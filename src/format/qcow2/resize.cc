@@ -143,7 +143,11 @@ io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_
 
 io::task<void> preallocate_at_home(State& state, Preallocation mode, uint64_t begin) {
   co_await state.prepare_to_change();
-  co_await state.preallocate(align_up(begin, state.cluster_bytes()), mode);
+  // The cluster in which a disk that grew had ended holds new bytes, too, but what a backing file shows of
+  // the old ones is not to be hidden.
+  const bool whole = state.backing != nullptr;
+  co_await state.preallocate(
+      whole ? align_up(begin, state.cluster_bytes()) : align_down(begin, state.cluster_bytes()), mode);
 }
 
 io::task<void> prepare_bitmaps(State& state, uint64_t length) {
