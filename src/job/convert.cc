@@ -34,9 +34,11 @@ constexpr uint64_t kUsualGrainBytes = 4096;
 constexpr unsigned kMostWritesOfAChunk = 32;
 
 // The unit in which the target allocates, and so leaves out or zeroes without touching a neighbour.
-uint64_t zero_grain(const block::Limits& limits) {
-  const uint64_t told =
-      limits.discard_alignment > 1 ? std::bit_floor(limits.discard_alignment) : kUsualGrainBytes;
+// Compressed clusters are stored or left out whole, as qemu-img has it.
+uint64_t zero_grain(const block::Limits& limits, bool compressed) {
+  if (compressed) return limits.compressed_unit_bytes;
+  const uint32_t unit = limits.zero_alignment > 1 ? limits.zero_alignment : limits.discard_alignment;
+  const uint64_t told = unit > 1 ? std::bit_floor(unit) : kUsualGrainBytes;
   return std::max<uint64_t>(std::min(told, kLargestGrainBytes), limits.request_alignment);
 }
 
@@ -57,16 +59,16 @@ uint64_t zeros_written_below(const block::Device& target, const ConvertOptions& 
   return target.backing() != nullptr ? target.backing()->length_bytes() : UINT64_MAX;
 }
 
-// Compressed clusters are stored or left out whole, as qemu-img has it, whatever -S says.
+// Whatever -S says of compressed clusters.
 uint64_t sparse_block(const block::Limits& limits, const ConvertOptions& options) {
-  const uint64_t grain = zero_grain(limits);
+  const uint64_t grain = zero_grain(limits, options.compressed);
   return sparse_block(options.compressed ? grain : options.sparse_bytes, grain);
 }
 
 ConvertRules make_rules(const Concatenation& source, const block::Device& target,
                         const ConvertOptions& options) {
   const block::Limits& limits = target.limits();
-  const uint64_t grain = zero_grain(limits);
+  const uint64_t grain = zero_grain(limits, options.compressed);
   const uint64_t block = sparse_block(limits, options);
   const uint64_t chunk = chunk_bytes_for(std::max(limits.preferred_bytes, source.preferred_bytes()));
   return {.end = end_of_job(source, target, options),
