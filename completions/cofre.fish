@@ -24,6 +24,7 @@ complete -c cofre -n __fish_use_subcommand -f -a resize -d 'Give an image anothe
 complete -c cofre -n __fish_use_subcommand -f -a dd -d 'Copy a part of an image into a new one'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a snapshot -d 'Internal snapshots: list, create, apply, delete'
+complete -c cofre -n __fish_use_subcommand -f -a serve -d 'Offer images to NBD clients'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
 complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast an image or encryption is'
@@ -38,7 +39,7 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check audit compare measure dd map rebase snapshot doctor io bench'
+set -l readers '__cofre_is convert info check audit compare measure dd map rebase snapshot serve doctor io bench'
 complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
@@ -160,6 +161,27 @@ complete -c cofre -n '__cofre_is snapshot' -s d -l delete -x -d 'Delete a snapsh
 # doctor
 complete -c cofre -n '__cofre_is doctor' -l domain -r -d 'A libvirt domain'
 complete -c cofre -n '__cofre_is doctor' -l quick -d 'Measure nothing'
+
+# serve
+complete -c cofre -n '__cofre_is serve' -l nbd -x -a 'unix: tcp:' -d 'Listen on'
+complete -c cofre -n '__cofre_is serve' -s x -l export-name -x -d 'Name of the export'
+complete -c cofre -n '__cofre_is serve' -s D -l description -x -d 'Description'
+complete -c cofre -n '__cofre_is serve' -s r -l read-only -d 'Clients can read only'
+complete -c cofre -n '__cofre_is serve' -s l -l load-snapshot -l snapshot -x -d 'An internal snapshot'
+complete -c cofre -n '__cofre_is serve' -s B -l bitmap -x -d 'Tell of a dirty bitmap'
+complete -c cofre -n '__cofre_is serve' -s e -l shared -x -d 'So many clients at a time'
+complete -c cofre -n '__cofre_is serve' -s t -l persistent -d 'Go on without clients'
+complete -c cofre -n '__cofre_is serve' -l once -d 'End with the last client'
+complete -c cofre -n '__cofre_is serve' -l cache -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is serve' -l aio -x -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is serve' -l discard -x -a 'unmap ignore' -d 'What a trim does'
+complete -c cofre -n '__cofre_is serve' -l detect-zeroes -x -a 'off on unmap' -d 'Writes of zeros'
+complete -c cofre -n '__cofre_is serve' -l socket-mode -x -d 'Rights of unix sockets'
+complete -c cofre -n '__cofre_is serve' -l tls-creds -x -d 'TLS credentials'
+complete -c cofre -n '__cofre_is serve' -l tls-authz -x -d 'Who is let in'
+complete -c cofre -n '__cofre_is serve' -l fork -d 'Go to the background'
+complete -c cofre -n '__cofre_is serve' -l pid-file -r -d 'File for the process id'
+complete -c cofre -n '__cofre_is serve' -s v -l verbose -d 'Tell of faults'
 
 # io
 complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'
