@@ -7,7 +7,8 @@ _cofre_options() {
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
     convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
     info) echo "$source --backing-chain --output $secrets" ;;
-    check) echo "$source -r --repair -T --output -p -q $secrets" ;;
+    check) echo "$source -r --repair --backup --restore -T --output -p -q $secrets" ;;
+    audit) echo "$source --fix -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
     measure) echo "$source --size -O -o -l --output $secrets" ;;
@@ -56,7 +57,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare amend bitmap measure resize dd map rebase commit snapshot serve doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check audit compare amend bitmap measure resize dd map rebase commit snapshot serve doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values
