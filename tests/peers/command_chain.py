@@ -36,6 +36,7 @@ class Layer:
     version: int = 3
     cluster: int = 65536
     extended: bool = False
+    refcount_bits: int = 16
     data_file: str = ""       # "", "cooked", "raw"
     backing: object = None    # Layer
     snapshots: list = dataclasses.field(default_factory=list)
@@ -102,7 +103,8 @@ class Chain:
         options = [f"cluster_size={layer.cluster}", f"compat={'0.10' if layer.version == 2 else '1.1'}"]
         if layer.version == 3:
             if self.chance(0.3):
-                options.append(f"refcount_bits={rng.choice([1, 2, 4, 8, 32, 64])}")
+                layer.refcount_bits = rng.choice([1, 2, 4, 8, 32, 64])
+                options.append(f"refcount_bits={layer.refcount_bits}")
             elif self.chance(0.3):
                 options.append("lazy_refcounts=on")
             if self.chance(0.3) and layer.cluster >= 64 * KIB:
@@ -272,8 +274,9 @@ class Chain:
         if choice == "keyslot":
             return self.amend_keyslot(layer)
         size = layer.size + self.rng.choice([0, 65536])
-        if choice.startswith("refcount_bits") and layer.cluster >= MIB:
-            return None  # qemu-img takes minutes: it looks at every count of a refcount block
+        bits = int(choice.split("=")[1]) if choice.startswith("refcount_bits") else layer.refcount_bits
+        if bits != layer.refcount_bits and layer.cluster * 8 // min(bits, layer.refcount_bits) > 200_000:
+            return None  # qemu-img takes minutes: it looks at every count of a refcount block, again and again
         if choice == "size":
             if layer.vm_state:
                 return None
@@ -284,6 +287,8 @@ class Chain:
         def effect():
             if choice.startswith("size"):
                 layer.size = size
+            elif choice.startswith("refcount_bits"):
+                layer.refcount_bits = bits
             elif choice.startswith("compat"):
                 layer.version = 2 if choice.endswith("0.10") else 3
         return Command("img", ["amend", "-q", "-o", choice, *self.name(layer)], effect)
