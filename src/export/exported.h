@@ -40,6 +40,7 @@ struct Export {
   uint32_t preferred_block_bytes = 4096;
   unsigned lane = 0;  // of io::Lanes: where its metadata is at home, so that requests from there cost least
   bool read_only = false;
+  bool encrypted = false;   // the image, or one below it
   bool multi_conn = true;  // several connections of one client are welcome
   std::vector<std::shared_ptr<StatusSource>> statuses;
 };

@@ -1,4 +1,4 @@
-// cofre serve: offers images to clients over NBD.
+// cofre serve: offers images to clients over NBD, and to virtual machines over vhost-user-blk.
 #include <fmt/format.h>
 
 #include "base/error.h"
@@ -14,6 +14,7 @@ namespace {
 struct ServeArguments {
   SourceOptions source;
   SecretOptions secrets;
+  VhostOptions vhost;
   std::vector<std::string> addresses;
   std::vector<std::string> export_names;
   std::vector<std::string> descriptions;
@@ -40,6 +41,7 @@ void declare(CommandLine& line, ServeArguments& into) {
   line.values("--nbd", into.addresses, "ADDRESS",
               "Listen for NBD clients on unix:PATH or tcp:ADDRESS:PORT (tcp:PORT: on all addresses). May be "
               "given several times. Sockets that a service manager passes are used too");
+  into.vhost.add_to(line);
   line.values("-x,--export-name", into.export_names, "NAME",
               "The name of the export, once for each image. By default it is empty for a single image, and "
               "the image's name for several");
@@ -126,6 +128,7 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   plan.allocation_depth = true;
   plan.bitmaps = given.bitmaps;
   plan.addresses = given.addresses;
+  plan.vhost = given.vhost.plan(line, plan.images.size());
   plan.passed_sockets = take_passed_sockets();
   plan.socket_mode = parse_mode(line, given.socket_mode);
   plan.most_clients = static_cast<uint32_t>(parse_number(given.shared, "--shared", 0, 10'000));
@@ -143,16 +146,19 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
 int run_serve(const Session& session, const std::vector<std::string>& arguments) {
   ServeArguments given;
   CommandLine line(
-      session, "serve", "--nbd ADDRESS [-f FMT] [-x NAME] [-r] IMAGE...",
-      "Offers disk images to NBD clients (QEMU, nbd-client, libnbd), decrypted, until SIGTERM or "
-      "SIGINT: then requests are finished and the images closed. A second signal ends at once.");
+      session, "serve", "--nbd ADDRESS | --vhost-user-blk PATH [-f FMT] [-x NAME] [-r] IMAGE...",
+      "Offers disk images, decrypted, to NBD clients (QEMU, nbd-client, libnbd), and to virtual machines as "
+      "their disks (vhost-user-blk), until SIGTERM or SIGINT: then requests are finished and the images "
+      "closed. A second signal ends at once.");
   declare(line, given);
   line.parse(arguments);
   if (given.names.empty()) line.fail_usage("expecting one or more image file names");
   if (given.once && given.persistent) line.fail_usage("--once and --persistent exclude each other");
   ServingPlan plan = make_plan(line, given);
-  if (plan.addresses.empty() && plan.passed_sockets == 0)
-    line.fail_usage("expecting --nbd unix:PATH or --nbd tcp:ADDRESS:PORT");
+  if (plan.addresses.empty() && plan.passed_sockets == 0 && plan.vhost.paths.empty())
+    line.fail_usage("expecting --nbd unix:PATH, --nbd tcp:ADDRESS:PORT, or --vhost-user-blk PATH");
+  if (given.once && !plan.vhost.paths.empty())
+    line.fail_usage("--once and --vhost-user-blk exclude each other: machines come back");
   if (plan.fork && plan.passed_sockets > 0)
     line.fail_usage("--fork and sockets passed by a service manager exclude each other");
   const std::vector<std::string> server_objects = given.secrets.take_objects(&is_server_object);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <mutex>
@@ -105,6 +106,7 @@ io::task<std::shared_ptr<exporting::Export>> make_export(const ServingPlan& plan
   block::Device& device = *image.device;
   made->device = &device;
   made->read_only = !image.top().writable;
+  made->encrypted = std::ranges::any_of(image.chain, is_encrypted);
   made->multi_conn = plan.multi_conn;
   made->statuses.push_back(exporting::make_allocation_status(device));
   if (plan.allocation_depth) made->statuses.push_back(exporting::make_depth_status(device));
@@ -146,7 +148,8 @@ class Serving {
       co_await io::enter(lanes_.lane(lane));
       try {
         images_.push_back(co_await open_served(plan_, plan_.images[i].name, secrets_));
-        exports_.add(co_await make_export(plan_, plan_.images[i], images_.back(), lane));
+        exported_.push_back(co_await make_export(plan_, plan_.images[i], images_.back(), lane));
+        exports_.add(exported_.back());
       } catch (...) {
         failure = std::current_exception();
       }
@@ -178,20 +181,30 @@ class Serving {
   void announce(const nbd::Server& server) const {
     if (!plan_.announce) return;
     for (const std::string& uri : server.uris()) fmt::print("Listening on {}\n", uri);
+    for (const std::string& path : plan_.vhost.paths)
+      fmt::print("Listening on {} for vhost-user-blk\n", path);
     std::fflush(stdout);
   }
 
   io::task<void> serve_clients(Background& background) {
     std::vector<nbd::Listener> sockets = listeners();
+    std::vector<nbd::Listener> machine_sockets;
+    for (const std::string& path : plan_.vhost.paths)
+      machine_sockets.push_back(nbd::Listener::on_unix(path, plan_.socket_mode));
     std::optional<PidFile> pid_file;
     if (plan_.pid_file) pid_file.emplace(*plan_.pid_file);
     io::Cancel last_client_gone;
     nbd::Server server(lanes_, exports_, settings(last_client_gone));
     for (nbd::Listener& socket : sockets) server.listen(std::move(socket));
+    VhostServers machines;
+    for (size_t i = 0; i < machine_sockets.size(); ++i)
+      machines.add(lanes_, plan_.vhost, i, *exported_[i], std::move(machine_sockets[i]),
+                   [this](const std::string& line) { log_(line); });
     announce(server);
     background.ready();
     const HeedingSignals heeding;
     co_await io::async_readable(interrupt_descriptor(), &last_client_gone);
+    co_await machines.stop();
     co_await server.stop();
   }
 
@@ -200,6 +213,7 @@ class Serving {
   io::Lanes& lanes_;
   Log log_;
   std::deque<image::OpenedImage> images_;
+  std::vector<std::shared_ptr<const exporting::Export>> exported_;  // of images_
   exporting::ExportTable exports_;
 };
 

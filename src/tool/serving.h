@@ -7,6 +7,7 @@
 
 #include "export/nbd/tls.h"
 #include "image/open.h"
+#include "tool/serving_vhost.h"
 
 namespace cofre::tool {
 
@@ -31,6 +32,8 @@ struct ServingPlan {
   bool multi_conn = true;
   bool until_last_client = false;
   std::shared_ptr<const nbd::TlsCredentials> tls;
+
+  VhostPlan vhost;
 
   bool fork = false;
   std::optional<std::string> pid_file;
