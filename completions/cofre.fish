@@ -12,6 +12,7 @@ end
 complete -c cofre -n __fish_use_subcommand -f -a create -d 'An empty image, encrypted if asked to'
 complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into another format: encrypt it, decrypt it'
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
+complete -c cofre -n __fish_use_subcommand -f -a audit -d 'What did encryption miss in an image? Wipe it'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
@@ -38,14 +39,14 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare measure dd map rebase snapshot serve doctor io bench'
+set -l readers '__cofre_is convert info check audit compare measure dd map rebase snapshot serve doctor io bench'
 complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
-complete -c cofre -n '__cofre_is create convert check compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
-complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
-complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
-complete -c cofre -n '__cofre_is info check measure map doctor bench witness' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is create convert check audit compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check audit compare rebase commit bench' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check audit compare rebase' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is info check audit measure map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert measure' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
 complete -c cofre -n '__cofre_is create convert compare rebase bitmap' -s F -x -a $sources -d 'Format of the other image'
 
@@ -65,7 +66,7 @@ complete -c cofre -n '__cofre_is convert' -l skip-broken-bitmaps -d 'Leave out i
 complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stored'
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
-complete -c cofre -n '__cofre_is convert' -s W -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s W -d 'Allocate in any order'
 complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is convert' -s c -d 'Store clusters compressed'
 complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
@@ -75,6 +76,11 @@ complete -c cofre -n '__cofre_is info' -l backing-chain -d 'Tell of the whole ch
 
 # check
 complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Repair'
+complete -c cofre -n '__cofre_is check' -l backup -r -d 'Keep what the repair changes'
+complete -c cofre -n '__cofre_is check' -l restore -r -d 'Put back what a backup keeps'
+
+# audit
+complete -c cofre -n '__cofre_is audit' -l fix -d 'Wipe what can be wiped'
 
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
@@ -185,6 +191,10 @@ complete -c cofre -n '__cofre_is serve' -s v -l verbose -d 'Tell of faults'
 # io
 complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'
 complete -c cofre -n '__cofre_is io' -s r -l read-only -d 'Open for reading'
+complete -c cofre -n '__cofre_is io' -s s -l snapshot -d 'Writes go into memory and are lost'
+complete -c cofre -n '__cofre_is io' -s C -l copy-on-read -d 'Keep what is read from the backing file'
+complete -c cofre -n '__cofre_is io' -s m -l misalign -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is io' -s T -l trace -x -d 'Taken for compatibility'
 complete -c cofre -n '__cofre_is io' -s t -l cache -x -a $caches -d 'Cache mode'
 complete -c cofre -n '__cofre_is io' -s n -l nocache -d 'As -t none'
 complete -c cofre -n '__cofre_is io' -s d -l discard -x -a 'unmap ignore' -d 'What discard does'

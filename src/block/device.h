@@ -40,6 +40,7 @@ struct Limits {
   uint32_t request_alignment = 1;        // a power of two
   uint32_t memory_alignment = 1;         // buffers aligned so are not copied; others work too
   uint32_t discard_alignment = 1;        // smaller pieces of a discard may be ignored
+  uint32_t zero_alignment = 1;           // smaller pieces of zeroes may be stored as bytes; 1: not told
   uint64_t preferred_bytes = 64 * 1024;  // requests of this size (or multiples), so aligned, are cheapest
   // Writes with the flag `compressed` consist of whole units of this size, or end at length_bytes(). 0: there
   // are none.

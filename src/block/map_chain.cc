@@ -16,7 +16,8 @@ io::task<ChainExtent> map_chain(Device& top, uint64_t offset, uint64_t length, D
     Device* below = layer->backing();
     if (below == nullptr || below == base) break;
     if (offset >= below->length_bytes()) {  // a shorter backing file reads as zero past its end
-      found.extent = Extent{.length_bytes = length, .allocated = true, .zero = true};
+      found.extent.allocated = found.extent.zero = true;
+      found.extent.data = false;
       co_return found;
     }
     length = std::min(length, below->length_bytes() - offset);

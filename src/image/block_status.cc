@@ -36,8 +36,8 @@ io::task<bool> BlockStatusReader::unwritten(uint32_t depth) {
 io::task<void> BlockStatusReader::look_below(BlockStatus& status) {
   const Layer* const layer = status.depth < image_.chain.size() ? &image_.chain[status.depth] : nullptr;
   if (!status.data || status.zero || !status.offset || layer == nullptr || layer->qcow2 == nullptr) co_return;
-  if (layer->data_file != nullptr) co_return;
-  const block::Extent below = co_await layer->file->map(*status.offset, status.length);
+  block::Device& storage = layer->data_file != nullptr ? *layer->data_file : *layer->file;
+  const block::Extent below = co_await storage.map(*status.offset, status.length);
   const uint64_t length = below.length_bytes / kSectorBytes * kSectorBytes;
   if (length == 0) co_return;
   if (below.zero && !co_await unwritten(status.depth)) co_return;

@@ -123,10 +123,13 @@ std::string info_text(const ImageInfo& info) {
   if (info.dirty) text += "cleanly shut down: no\n";
   text += backing_text(info);
   text += snapshots_text(info.snapshots);
-  if (!info.format_specific.is_null()) {
-    text += "Format specific information:\n";
-    append_text(info.format_specific, 4, text);
-  }
+  return text + format_specific_text(info);
+}
+
+std::string format_specific_text(const ImageInfo& info) {
+  if (info.format_specific.is_null()) return "";
+  std::string text = "Format specific information:\n";
+  append_text(info.format_specific, 4, text);
   return text;
 }
 

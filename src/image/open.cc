@@ -219,6 +219,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.force_share = policy.force_share || policy.force_share_below;
   below.cache = policy.cache_below.value_or(policy.cache);
   below.for_check = false;
+  below.wrap_file = nullptr;
   below.label.clear();
   below.volume = nullptr;
   below.unlocked = nullptr;
@@ -254,7 +255,9 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
       .discard_snapshot = settings.pass_discard_snapshot,
       .lazy_refcounts = settings.lazy_refcounts,
       .for_check = policy.for_check};
-  std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(sector_aligned(std::move(file)), how);
+  file = sector_aligned(std::move(file));
+  if (policy.wrap_file) file = policy.wrap_file(std::move(file));
+  std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(std::move(file), how);
   walk.chain[index].qcow2 = image.get();
   walk.chain[index].device = image.get();
   check_qcow2_settings(settings, image->header());
@@ -457,6 +460,7 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   Node node = co_await open_layer(walk, std::move(name), policy);
   opened.device = std::move(node.device);
   opened.chain = std::move(walk.chain);
+  opened.breakpoints = node.breakpoints;
   co_return opened;
 }
 

@@ -6,6 +6,7 @@
 // to it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "format/qcow2/image.h"
 #include "image/image_name.h"
 #include "image/secrets.h"
+#include "layer/blkdebug.h"
 #include "storage/file.h"
 
 namespace cofre::image {
@@ -44,6 +46,8 @@ struct OpenPolicy {
   bool exclusive = false;          // refuses other writers of a raw image too (a format's image always does)
   bool headers_only = false;       // as info: a raw image and force_share take no locks at all
   bool for_check = false;          // qcow2: open although the tables are bad
+  // qcow2, the top only: puts a device over its file, whose requests are of whole sectors.
+  std::function<std::unique_ptr<block::Device>(std::unique_ptr<block::Device>)> wrap_file = nullptr;
   Keys keys = Keys::kNeeded;
   CacheMode cache = {};
   std::optional<CacheMode> cache_below = std::nullopt;  // of the layers below the top, where it is another
@@ -78,7 +82,8 @@ struct Layer {
 
 struct OpenedImage {
   std::unique_ptr<block::Device> device;
-  std::vector<Layer> chain;  // the top first
+  std::vector<Layer> chain;                   // the top first
+  layer::Breakpoints* breakpoints = nullptr;  // of the blkdebug that the top stands on, if it does
 
   const Layer& top() const { return chain.front(); }
   io::task<void> close() { return device->close(); }

@@ -29,7 +29,8 @@ struct ConvertOptions {
   bool zero_tail = false;  // a target longer than the sources: zero the rest too (else it is left alone)
   uint64_t bytes_per_second = 0;  // the most that is written as bytes; 0: no limit
   unsigned parallel = 0;          // chunks in flight (-m); 0: chosen by the number of lanes
-  bool out_of_order = true;       // false: the target is written one request at a time, in rising order
+  // false: writes are begun in rising order, so that a target lays out its clusters in the order of the disk.
+  bool out_of_order = true;
   Progress progress = {};
 };
 

@@ -69,7 +69,8 @@ io::task<uint64_t> RebasePlan::end_of_chunk(uint64_t start) {
     const Piece piece = co_await piece_at(end);
     if (piece.overlay) break;
     const uint64_t inner = align_up(end, rules_.grain_bytes);
-    if (piece.same && piece.end >= inner + kLeastGapBytes) co_return std::min(inner, limit);
+    const uint64_t last = piece.end == end_ ? end_ : align_down(piece.end, rules_.grain_bytes);
+    if (piece.same && last >= inner + kLeastGapBytes) co_return std::min(inner, limit);
     end = std::min(piece.end, limit);
   }
   co_return end;

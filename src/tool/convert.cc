@@ -75,7 +75,7 @@ void declare(CommandLine& line, ConvertArguments& into) {
              "snapshot.id=ID,snapshot.name=NAME");
   line.value("-T", into.source_cache, "CACHE", "Cache mode of the sources (default writeback)");
   line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
-  line.flag("-W", into.out_of_order, "Taken for compatibility: the target is always written out of order");
+  line.flag("-W", into.out_of_order, "Let the target allocate in whatever order the data comes");
   line.flag("-C", into.copy_offloading, "Taken for compatibility: has no effect");
   line.flag("-c", into.compressed, "Store each cluster compressed, where that makes it shorter (qcow2 only)");
   line.flag("-p", into.percent, "Show progress in percent");
@@ -181,6 +181,8 @@ job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay&
   options.sparse_bytes = parse_sparse_size(given.sparse);
   options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
+  // Compressed clusters are packed side by side, and written as they are done.
+  options.out_of_order = given.out_of_order || given.compressed;
   options.progress = progress_on(progress);
   return options;
 }

@@ -36,6 +36,7 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
     {"check", "is a qcow2 image sound? Repair it", run_check, true},
+    {"audit", "what did encryption miss in an image? Wipe it", run_audit, false},
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"amend", "change passphrases and options of an image", run_amend, true},
     {"measure", "how large a new image's file will be", run_measure, true},

@@ -55,11 +55,13 @@ bool is_encrypted(const image::Layer& layer) {
          (layer.qcow2 != nullptr && layer.qcow2->header().crypt_method != qcow2::CryptMethod::kNone);
 }
 
-// As QEMU has it: formats take requests of any alignment, ciphers have sectors, and raw is as its file.
+// As QEMU has it: ciphers have sectors, direct I/O may want larger blocks than those, and all else takes any
+// request.
 uint32_t minimum_block(const ServingPlan& plan, const image::OpenedImage& image) {
   if (plan.temporary_overlay) return 1;  // what it is made of is nobody's concern
   if (is_encrypted(image.top())) return kSectorBytes;
-  return image.top().format == image::Format::kRaw ? image.device->limits().request_alignment : 1;
+  const uint32_t alignment = image.device->limits().request_alignment;
+  return alignment > kSectorBytes ? alignment : 1;
 }
 
 io::task<image::OpenedImage> open_served(const ServingPlan& plan, image::ImageName name,

@@ -21,6 +21,7 @@ using CommandFunction = int (*)(const Session& session, const std::vector<std::s
 int run_create(const Session& session, const std::vector<std::string>& arguments);
 int run_convert(const Session& session, const std::vector<std::string>& arguments);
 int run_info(const Session& session, const std::vector<std::string>& arguments);
+int run_audit(const Session& session, const std::vector<std::string>& arguments);
 int run_check(const Session& session, const std::vector<std::string>& arguments);
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
 int run_amend(const Session& session, const std::vector<std::string>& arguments);

@@ -320,6 +320,12 @@ class Qcow2Options(AmendCase):
                 self.assertIn("No errors", self.ok(img("check", "image.qcow2", cwd=folders["cofre"])).out)
                 self.ok(img("compare", path, os.path.join(folders["qemu"], "image.qcow2"), cwd=folders["cofre"]))
 
+    def test_a_size_of_version_2_with_snapshots_is_refused_even_if_it_is_the_same(self):
+        image = self.create(QEMU_TOOL, Image(self.path("two.qcow2"), "qcow2"), 1 * MIB, options="compat=0.10")
+        self.ok(qemu_img("snapshot", "-c", "s", image.path))
+        for tool in (QEMU_TOOL, COFRE_TOOL):
+            self.refused(tool.img("amend", "-f", "qcow2", "-o", "size=1M", image.path), "snapshot", code=1)
+
     def test_encrypted_zero_clusters_over_a_backing_file(self):
         """Version 2 has no zero clusters: they become encrypted zeros."""
         self.write_file("base.raw", b"b" * MIB)

@@ -11,6 +11,7 @@ import unittest
 
 from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_TOOL, SEED, Image, Interactive, PeerCase,
                          aes_options, cofre, luks_options, qemu_img, qemu_io, run)
+from dirty_extents import dirty_extents
 from qcow2_patch import Patch
 
 ROUNDS = 40 if LONG else 7
@@ -40,34 +41,7 @@ class BitmapCase(PeerCase):
         return {b["name"]: (tuple(b["flags"]), b["granularity"]) for b in listed[0] or []}
 
     def dirty(self, image, bitmap):
-        """The dirty extents [(begin, end)] of a bitmap, from qemu-nbd."""
-        socket = self.path("nbd")
-        server = subprocess.Popen(["qemu-nbd", "--read-only", "--persistent", "-B", bitmap, "-k", socket, *image.args()],
-                                  stderr=subprocess.PIPE, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 60
-            while not os.path.exists(socket):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    self.fail(f"qemu-nbd does not serve '{bitmap}' of {image}: {server.stderr.read().decode()}")
-                time.sleep(0.01)
-            extents = self.ok(run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{bitmap}",
-                                  f"nbd+unix:///?socket={socket}")).json()
-        finally:
-            server.terminate()
-            server.wait()
-            server.stderr.close()
-            if os.path.exists(socket):
-                os.unlink(socket)
-        joined = []
-        for extent in extents:
-            begin, end = extent["offset"], extent["offset"] + extent["length"]
-            if extent["type"] == 0:
-                continue
-            if joined and joined[-1][1] == begin:
-                joined[-1] = (joined[-1][0], end)
-            else:
-                joined.append((begin, end))
-        return joined
+        return dirty_extents(self, image.args(), bitmap)
 
     def dirty_of_all(self, image):
         return {name: self.dirty(image, name) for name, (flags, _) in self.bitmaps(image).items() if "in-use" not in flags}

@@ -1,23 +1,61 @@
 """Random sequences of commands on two copies of the same images: one kept by cofre's personalities, one by qemu-img and qemu-io.
 
-After every command both give the same verdict. Now and then, and at the end, both copies show the same guest bytes, the same
-map, the same description, and are sound, whoever looks. Sometimes the copies change hands in the middle.
+After every command both give the same verdict. Now and then, and at the end, each copy looks the same to either program, to the
+letter, and both copies show the same guest bytes, the same map and the same description, and are sound. Sometimes the copies change
+hands in the middle. Both work in folders of their own with the same names in them, so that the command lines are the same.
 
-Both work in folders of their own with the same names in them, so that the command lines are the same to the letter.
+A failure says how to run its sequence again and gives it as a shell script. By hand, with COFRE set (see cofre_peers.py):
+
+  python3 test_command_sequences.py --seed 7                         everything that COFRE_TEST_SEED=7 runs
+  python3 test_command_sequences.py --seed 7 --kind chains --number 31    one sequence of it
+  python3 test_command_sequences.py --count 1000                     a thousand of each kind
 """
 
+import argparse
+import concurrent.futures
 import dataclasses
 import os
+import random
+import re
 import shutil
+import sys
 import unittest
 
-from cofre_peers import COFRE, COMPAT_DIR, FAST_KDF_MS, KIB, LONG, MIB, QEMU_IMG, QEMU_IO, SEED, PeerCase, run
+# Before the import: the seed is taken there.
+ARGUMENTS = argparse.ArgumentParser()
+ARGUMENTS.add_argument("--seed")
+ARGUMENTS.add_argument("--kind")
+ARGUMENTS.add_argument("--number", type=int)
+ARGUMENTS.add_argument("--count", type=int)
+CHOSEN = ARGUMENTS.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
+if CHOSEN.seed:
+    os.environ["COFRE_TEST_SEED"] = CHOSEN.seed
 
-SEQUENCES = 400 if LONG else 6
-STEPS = 40 if LONG else 25
+from command_chain import OBJECT, Chain  # noqa: E402
+from cofre_peers import COFRE, COMPAT_DIR, LONG, QEMU_IMG, QEMU_IO, SANITIZED, SEED, PeerCase, run  # noqa: E402
+from dirty_extents import dirty_extents  # noqa: E402
+
+SEQUENCES = CHOSEN.count or (600 if LONG else 3 if SANITIZED else 8)
+STEPS = 16
 LOOK_EVERY = 8
+COMMAND_TIMEOUT_S = 120 if SANITIZED else 40
+
+KINDS = {
+    "everything": ("resize", "snapshot", "bitmap", "amend", "commit", "rebase", "convert", "check", "add_layer", "export", "compare",
+                   "measure"),
+    "snapshots": ("snapshot", "snapshot", "snapshot", "resize", "check", "convert", "export"),
+    "chains": ("add_layer", "commit", "rebase", "add_layer", "convert", "compare", "export"),
+    "bitmaps": ("bitmap", "bitmap", "bitmap", "snapshot", "resize", "convert", "check"),
+    "changes": ("amend", "resize", "amend", "convert", "export", "snapshot", "measure"),
+}
 
 CALIBRATION_FAULT = "Unable to get accurate CPU usage"
+
+# What differs between two tools or two moments by its nature.
+OWN_OF_A_COPY = {"actual-size", "date-sec", "date-nsec", "vm-clock-sec", "vm-clock-nsec", "uuid", "master-key-iters", "iters",
+                 "payload-offset"}
+# Where on the host things lie, how much was left behind: each program's own affair.
+OWN_OF_A_CHECK = {"image-end-offset", "fragmented-clusters", "leaks", "allocated-clusters", "compressed-clusters"}
 
 
 @dataclasses.dataclass
@@ -25,358 +63,239 @@ class Side:
     """One copy of the images and the programs that keep it."""
     name: str
     folder: str
-    img_program: str
-    io_program: str
+    programs: dict  # "img", "io"
+    by_qemu: bool   # QEMU has ever written to the copy: it leaks clusters now and then
 
-    def img(self, *args):
-        return run(self.img_program, *args, cwd=self.folder)
-
-    def io(self, *args):
-        return run(self.io_program, *args, cwd=self.folder)
+    def run(self, program, *args, folder=None):
+        return run(self.programs[program], *args, cwd=folder or self.folder, timeout=COMMAND_TIMEOUT_S)
 
 
-@dataclasses.dataclass
-class Layer:
-    """An image of the chain, as both sides have it."""
-    file: str
-    format: str
-    size: int
-    encryption: str = ""      # "", "aes", "luks"
-    version: int = 3
-    backing: object = None    # Layer
-    snapshots: list = dataclasses.field(default_factory=list)
-    bitmaps: list = dataclasses.field(default_factory=list)
-
-    def opts(self, prefix="", chain=True):
-        """--image-opts of this image and everything below it, or of it alone."""
-        parts = [f"{prefix}driver={self.format}", f"{prefix}file.filename={self.file}"]
-        if self.encryption:
-            parts.append(f"{prefix}encrypt.key-secret=s0")
-        if self.backing and chain:
-            parts.append(self.backing.opts(prefix + "backing."))
-        return ",".join(parts)
+def comparable(value, own):
+    if isinstance(value, dict):
+        return {key: comparable(item, own) for key, item in value.items() if key not in own}
+    if isinstance(value, list):
+        return [comparable(item, own) for item in value]
+    return value
 
 
-OBJECT = ("--object", "secret,id=s0,file=secret")
+def without_times(text):
+    """What qemu-io and qemu-img print, without what depends on speed, and without the reasons of failures, which are ours."""
+    lines = [line for line in text.splitlines() if not re.search(r"\d ops; ", line)]
+    return [re.sub(r"^(\w+ failed):.*", r"\1", line) for line in lines]
 
 
-class Chain:
-    """The images of one sequence and the commands that may befall them. Every command is (program, arguments)."""
+def classes_between_copies(extents, content):
+    """A map as a list of [end, class], for comparing maps of two copies: without host offsets, for who allocates where is his own
+    affair. The flag `zero` of stored data says whether the host's file has a hole there: likewise. With `content`, all that reads as
+    zero is one class, in sectors: over a backing file, or copying one, what a program knows to be zero without reading depends on such
+    holes, and zeroes in raw files and raw data files are such holes."""
+    joined = []
 
-    def __init__(self, rng):
-        self.rng = rng
-        self.layers = []      # the top last
-        self.commands = 0
+    def add(end, key):
+        if joined and joined[-1][1] == key:
+            joined[-1][0] = end
+        else:
+            joined.append([end, key])
 
-    @property
-    def top(self):
-        return self.layers[-1]
+    for extent in extents:
+        end = extent["start"] + extent["length"]
+        key = {name: extent[name] for name in ("depth", "present", "data", "compressed") if name in extent}
+        key["zero"] = extent["zero"] and not extent["data"]
+        if content is None:
+            add(end, key)
+            continue
+        for sector in range(extent["start"], end, 512):
+            zero = not any(content[sector:sector + 512])
+            add(min(sector + 512, end), "zero" if zero else key)
+    return joined
 
-    # -- making images
 
-    def geometry(self, encryption):
-        rng = self.rng
-        options = [f"cluster_size={rng.choice(['512', '4k', '64k', '64k', '1M'])}"]
-        version = rng.choice([2, 3, 3, 3])
-        options.append(f"compat={'0.10' if version == 2 else '1.1'}")
-        if version == 3:
-            if rng.random() < 0.3:
-                options.append(f"refcount_bits={rng.choice([1, 2, 4, 8, 32, 64])}")
-            elif rng.random() < 0.3:
-                options.append("lazy_refcounts=on")
-            if rng.random() < 0.25 and options[0] in ("cluster_size=64k", "cluster_size=1M"):
-                options.append("extended_l2=on")
-        if encryption == "luks":
-            options.append(f"encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time={FAST_KDF_MS}")
-        elif encryption == "aes":
-            options.append("encrypt.format=aes,encrypt.key-secret=s0")
-        return version, ",".join(options)
+class History:
+    """The commands so far, as a script that does the same by hand."""
 
-    def create_top(self):
-        rng = self.rng
-        number = len(self.layers)
-        encryption = rng.choice(["", "", "", "aes", "luks"])
-        version, options = self.geometry(encryption)
-        size = rng.choice([1, 2, 3, 4]) * MIB + rng.choice([0, 0, 512, 65536])
-        layer = Layer(f"layer{number}-{self.commands}.qcow2", "qcow2", size, encryption, version, self.layers[-1] if self.layers else None)
-        backing = []
-        if layer.backing:
-            options += f",backing_file={layer.backing.file},backing_fmt={layer.backing.format}"
-            backing = ["-u"]
-        self.layers.append(layer)
-        return "img", ["create", "-q", *OBJECT, "-f", "qcow2", *backing, "-o", options, layer.file, str(size)]
+    HEAD = """set -u; rm -rf sequence; mkdir -p sequence/cofre sequence/qemu; cd sequence; cofre=${{COFRE:-{cofre}}}
+for side in cofre qemu; do printf 'one for all' >$side/secret; printf two >$side/secret2; done
+both() {{ (cd cofre; PATH=$(dirname "$(dirname "$cofre")")/compat:$PATH "$@"; echo "cofre: $?"); (cd qemu; "$@"; echo "qemu: $?"); }}
+luks() {{ shift; for side in cofre qemu; do (cd $side; "$cofre" "$@"; echo "cofre for $side: $?"); done; }}
+swap() {{ mv cofre x; mv qemu cofre; mv x qemu; }}"""
 
-    # -- guest requests
+    def __init__(self, kind, number):
+        self.again = f"--seed {SEED} --kind {kind} --number {number}{f' --count {CHOSEN.count}' if CHOSEN.count else ''}"
+        self.lines = []
 
-    def spot(self, layer, unit=512, longest=300 * KIB):
-        length = min(self.rng.choice([unit, 4 * KIB, 64 * KIB, longest]), layer.size)
-        length = max(unit, length // unit * unit)
-        offset = self.rng.randrange(0, max(1, (layer.size - length) // unit + 1)) * unit
-        return offset, length
-
-    def io_commands(self):
-        layer = self.rng.choice(self.layers) if self.rng.random() < 0.15 else self.top
-        words = []
-        for _ in range(self.rng.randrange(1, 6)):
-            offset, length = self.spot(layer)
-            draw = self.rng.random()
-            if draw < 0.5:
-                words.append(f"write -P {self.rng.randrange(1, 256)} {offset} {length}")
-            elif draw < 0.65:
-                words.append(f"write -z {self.rng.choice(['', '-u '])}{offset} {length}")
-            elif draw < 0.75:
-                words.append(f"discard {offset} {length}")
-            elif draw < 0.8:
-                words.append("flush")
-            else:
-                words.append(f"read {offset} {length}")
-        return "io", [*OBJECT, "-d", "unmap", "--image-opts", layer.opts(), *(part for word in words for part in ("-c", word))]
-
-    # -- commands of qemu-img; each gives None when it does not apply now
-
-    def resize(self):
-        layer = self.top
-        size = max(512, (layer.size + self.rng.choice([-MIB, -65536, 512, 65536, MIB, 2 * MIB])) // 512 * 512)
-        shrink = ["--shrink"] if size < layer.size or self.rng.random() < 0.2 else []
-        if size < layer.size and (layer.snapshots or layer.bitmaps):
-            return None
-        mode = self.rng.choice(["off", "off", "metadata", "falloc", "full"])
-        mode = [f"--preallocation={mode}"] if size > layer.size and not layer.encryption and not layer.backing else []
-        layer.size = size
-        return "img", ["resize", "-q", *OBJECT, *shrink, *mode, "--image-opts", layer.opts(), str(size)]
-
-    def snapshot(self):
-        layer = self.top
-        draw = self.rng.random()
-        known = self.rng.choice(layer.snapshots) if layer.snapshots else None
-        named = [*OBJECT, "--image-opts", layer.opts()]
-        if known is None or draw < 0.4:
-            if len(layer.snapshots) > 3:
-                return None
-            layer.snapshots.append((f"s{self.commands}", layer.size))
-            return "img", ["snapshot", "-c", layer.snapshots[-1][0], *named]
-        if draw < 0.6:
-            if layer.version == 2 and known[1] != layer.size:
-                return None
-            layer.size = known[1]
-            return "img", ["snapshot", "-a", known[0], *named]
-        if draw < 0.9:
-            layer.snapshots.remove(known)
-            return "img", ["snapshot", "-d", known[0], *named]
-        return "img", ["snapshot", "-a", "nothing", *named]
-
-    def bitmap(self):
-        layer = self.top
-        if layer.version == 2:
-            return None
-        named = [*OBJECT, "--image-opts", layer.opts()]
-        draw = self.rng.random()
-        known = self.rng.choice(layer.bitmaps) if layer.bitmaps else None
-        if known is None or draw < 0.35:
-            if len(layer.bitmaps) > 3:
-                return None
-            layer.bitmaps.append(f"b{self.commands}")
-            granularity = self.rng.choice([[], ["-g", "512"], ["-g", "4k"], ["-g", "1M"]])
-            return "img", ["bitmap", "--add", *granularity, *named, layer.bitmaps[-1]]
-        if draw < 0.5:
-            layer.bitmaps.remove(known)
-            return "img", ["bitmap", "--remove", *named, known]
-        if draw < 0.8 or len(layer.bitmaps) < 2:
-            return "img", ["bitmap", self.rng.choice(["--clear", "--enable", "--disable"]), *named, known]
-        return "img", ["bitmap", "--merge", self.rng.choice(layer.bitmaps), *named, known]
-
-    def amend(self):
-        layer = self.top
-        choice = self.rng.choice(["compat=1.1", "compat=0.10", "lazy_refcounts=on", "lazy_refcounts=off", "refcount_bits=16",
-                                  "refcount_bits=64"])
-        if choice == "compat=0.10":
-            return None if layer.bitmaps else ("img", ["amend", "-q", *OBJECT, "-o", choice, "--image-opts", layer.opts()])
-        return "img", ["amend", "-q", *OBJECT, "-o", choice, "--image-opts", layer.opts()]
-
-    def commit(self):
-        if not self.top.backing or self.top.snapshots or self.top.bitmaps or self.top.size > self.top.backing.size:
-            return None
-        return "img", ["commit", "-q", *OBJECT, *self.rng.choice([[], ["-d"]]), "--image-opts", self.top.opts()]
-
-    def rebase(self):
-        """The top onto the image two below, or onto nothing, its content kept."""
-        if not self.top.backing or self.top.snapshots or any(layer.encryption for layer in self.layers[:-1]):
-            return None
-        target = self.top.backing.backing if self.rng.random() < 0.7 else None
-        onto = ["-b", target.file, "-F", target.format] if target else ["-b", ""]
-        command = ["rebase", "-q", *OBJECT, *onto, "--image-opts", self.top.opts()]
-        self.top.backing = target
-        self.layers = ([] if target is None else self.layers[:self.layers.index(target) + 1]) + [self.top]
-        return "img", command
-
-    def convert(self):
-        """Into a new image, which takes the chain's place."""
-        encryption = self.rng.choice(["", "", "aes", "luks"])
-        version, options = self.geometry(encryption)
-        compressed = ["-c"] if not encryption and self.rng.random() < 0.3 else []
-        layer = Layer(f"converted-{self.commands}.qcow2", "qcow2", self.top.size, encryption, version)
-        command = ["convert", *OBJECT, *compressed, "-O", "qcow2", "-o", options, "--image-opts", self.top.opts(), layer.file]
-        self.layers = [layer]
-        return "img", command
-
-    def check(self):
-        return "img", ["check", "-q", *OBJECT, "-r", self.rng.choice(["leaks", "all"]), "--image-opts", self.top.opts()]
-
-    def add_layer(self):
-        return self.create_top() if len(self.layers) < 3 else None
-
-    def next(self, known_commands):
-        self.commands += 1
-        if self.rng.random() < 0.5:
-            return self.io_commands()
-        name = self.rng.choice(known_commands)
-        return getattr(self, name)()
+    def __str__(self):
+        return (f"\n  again: python3 test_command_sequences.py {self.again}\n"
+                + "\n".join([self.HEAD.format(cofre=os.path.abspath(COFRE)), *self.lines]) + "\n")
 
 
 class CommandSequences(PeerCase):
 
-    COMMANDS = ("resize", "snapshot", "bitmap", "amend", "commit", "rebase", "convert", "check", "add_layer")
-
     def setUp(self):
         super().setUp()
-        self.sides = [self.side("cofre", f"{COMPAT_DIR}/qemu-img", f"{COMPAT_DIR}/qemu-io"), self.side("qemu", QEMU_IMG, QEMU_IO)]
+        ours = {"img": f"{COMPAT_DIR}/qemu-img", "io": f"{COMPAT_DIR}/qemu-io"}
+        self.sides = [Side("cofre", self.path("cofre"), ours, False),
+                      Side("qemu", self.path("qemu"), {"img": QEMU_IMG, "io": QEMU_IO}, True)]
+        self.pool = concurrent.futures.ThreadPoolExecutor(2)
+        self.addCleanup(self.pool.shutdown)
 
-    def known(self, commands):
-        """Those that the personality has."""
-        programs = {"add_layer": "create"}
-        return [name for name in commands if run(self.sides[0].img_program, programs.get(name, name), "--help").code == 0]
-
-    def side(self, name, img_program, io_program):
-        folder = self.path(name)
-        os.mkdir(folder)
-        return Side(name, folder, img_program, io_program)
-
-    def empty(self):
+    def start(self, kind, number):
+        self.rng = random.Random(f"{SEED} {kind} {number}")
+        self.history = History(kind, number)
+        self.sides[0].by_qemu = False
         for side in self.sides:
-            shutil.rmtree(side.folder)
+            side.folder = self.path(side.name)
+            shutil.rmtree(side.folder, ignore_errors=True)
             os.mkdir(side.folder)
-            with open(os.path.join(side.folder, "secret"), "w", encoding="utf-8") as file:
-                file.write("one for all")
+            for name, content in (("secret", "one for all"), ("secret2", "two")):
+                with open(os.path.join(side.folder, name), "w", encoding="utf-8") as file:
+                    file.write(content)
 
-    def history(self, lines):
-        return f"\n  COFRE_TEST_SEED={SEED} in {self.dir}, commands so far:\n    " + "\n    ".join(lines)
+    # -- commands
 
-    def both(self, command, lines):
-        """Runs it on both sides: the same exit code."""
-        program, args = command
-        lines.append(f"{program} {' '.join(args)}")
-        results = [self.run_on(side, program, args) for side in self.sides]
-        self.assertEqual(results[0].code, results[1].code, f"{self.history(lines)}{results[0]}{results[1]}")
-        return results
+    def both(self, command):
+        """Runs it on both sides: the same exit code, and output where that is told."""
+        self.history.lines.append(f"{'luks' if command.makes_luks else 'both'} {command.line()}")
+        try:
+            results = list(self.pool.map(lambda side: self.run_on(side, command), self.sides))
+        except AssertionError as late:
+            raise AssertionError(f"{late}{self.history}") from None
+        told = f"{results[0]}{results[1]}{self.history}"
+        self.assertEqual(results[0].code, results[1].code, told)
+        self.assertIn(results[0].code, (0, 1), told)
+        if command.out:
+            self.assertEqual(*[without_times(result.out) for result in results], told)
+        if command.produces and results[0].code == 0:
+            contents = [self.taken(os.path.join(side.folder, command.produces)) for side in self.sides]
+            self.same_bytes(*contents, told)
+        if results[0].code == 0 and command.effect:
+            command.effect()
 
-    def run_on(self, side, program, args):
-        # LUKS headers are made by cofre on either side: qemu-img spends seconds on each. It reads them soon enough.
-        if program == "img" and args[0] in ("create", "convert") and "encrypt.format=luks" in args[args.index("-o") + 1]:
-            return run(COFRE, *args, cwd=side.folder)
-        return side.img(*args) if program == "img" else side.io(*args)
+    def run_on(self, side, command):
+        # qemu-img spends seconds on the key derivation of each LUKS header: cofre makes them on either side. qemu-img reads them soon
+        # enough. (test_amend.py and test_new_images.py have headers made by qemu-img.)
+        if command.makes_luks:
+            return run(COFRE, *command.args, cwd=side.folder)
+        return side.run(command.program, *command.args)
 
-    def look(self, chain, lines):
-        """Everything that can be seen of the top is the same on both sides, by either program's eyes."""
-        top = chain.top
-        self.same([side.img(*args) for side in self.sides for args in [["check", *OBJECT, "--image-opts", top.opts()]]], lines, "check")
-        seen = {"bytes": [], "map": [], "info": []}
-        for side in self.sides:
-            for eyes in self.sides:
-                seen["bytes"].append(self.guest_bytes(side, eyes, top, lines))
-                seen["map"].append(self.map_of(side, eyes, top, lines))
-                seen["info"].append(self.info_of(side, eyes, top, lines))
-        for what, views in seen.items():
-            for view in views[1:]:
-                if view != views[0]:
-                    self.fail(f"{what} differs (copies of cofre and qemu, each seen by cofre and qemu): {self.difference(what, views)}"
-                              f"{self.history(lines)}")
-
-    def difference(self, what, views):
-        if what == "bytes":
-            return [next((i for i, (a, b) in enumerate(zip(views[0], view)) if a != b), len(view)) for view in views]
-        return "\n".join(str(view) for view in views)
-
-    def same(self, results, lines, what):
-        self.assertEqual(*[(result.code, result.out.count("\n") if result.code else 0) for result in results],
-                         f"{what}{self.history(lines)}{''.join(map(str, results))}")
-        self.assertIn(results[0].code, (0,), f"{what}{self.history(lines)}{results[0]}")
-
-    def guest_bytes(self, side, eyes, layer, lines):
-        out = os.path.join(self.dir, "bytes.raw")
-        result = run(eyes.img_program, "convert", *OBJECT, "-O", "raw", "--image-opts", layer.opts(), out, cwd=side.folder)
-        self.assertEqual(result.code, 0, f"{self.history(lines)}{result}")
-        content = self.read_file(out)
-        os.unlink(out)
+    def taken(self, path):
+        content = self.read_file(path)
+        os.unlink(path)
         return content
-
-    def map_of(self, side, eyes, layer, lines):
-        """Where the bytes come from: the map without host offsets, for who allocates where is his own affair. All that reads as
-        zero is one: how a program says so (no entry, a zero cluster, a hole of the file) is, too. Neighbours alike are joined."""
-        result = run(eyes.img_program, "map", "--output=json", *OBJECT, "--image-opts", layer.opts(), cwd=side.folder)
-        self.assertEqual(result.code, 0, f"{self.history(lines)}{result}")
-        joined = []
-        for extent in result.json():
-            zero = extent["zero"] or not extent["present"]
-            key = "zero" if zero else {name: extent[name] for name in ("depth", "data", "compressed") if name in extent}
-            if joined and joined[-1][1] == key:
-                joined[-1][0] = extent["start"] + extent["length"]
-            else:
-                joined.append([extent["start"] + extent["length"], key])
-        return joined
-
-    def info_of(self, side, eyes, layer, lines):
-        result = run(eyes.img_program, "info", "--output=json", *OBJECT, "--image-opts", layer.opts(chain=False), cwd=side.folder)
-        self.assertEqual(result.code, 0, f"{self.history(lines)}{result}")
-        return self.comparable(result.json())
-
-    # What differs between two tools or two moments by its nature.
-    OWN = {"actual-size", "date-sec", "date-nsec", "uuid", "payload-offset", "slots", "master-key-iters", "vm-clock-nsec", "vm-clock-sec"}
-
-    def comparable(self, value):
-        if isinstance(value, dict):
-            return {key: self.comparable(item) for key, item in value.items() if key not in self.OWN}
-        if isinstance(value, list):
-            return [self.comparable(item) for item in value]
-        return value
 
     def swap(self):
         """Each program goes on with what the other has made."""
         first, second = self.sides
         first.folder, second.folder = second.folder, first.folder
+        first.by_qemu = True
+        self.history.lines.append("swap")
 
-    def sequence(self, commands):
-        commands = self.known(commands)
-        self.empty()
-        chain, lines = Chain(self.rng), []
-        self.both(chain.create_top(), lines)
+    # -- looks
+
+    def look(self, chain):
+        top = chain.top
+        named, alone = [*OBJECT, "--image-opts", top.opts()], [*OBJECT, "--image-opts", top.opts(chain=False)]
+        content = self.content_of_both(named)
+        maps = [self.seen_alike(side, "map", "--output=json", *named).json() for side in self.sides]
+        told = content[0] if not top.strict() else None
+        self.alike([classes_between_copies(extents, told) for extents in maps], "maps")
+        infos = [self.seen_alike(side, "info", "--output=json", *alone).json() for side in self.sides]
+        self.alike([comparable(info, OWN_OF_A_COPY) for info in infos], "descriptions")
+        if top.format == "qcow2":
+            checks = [self.sound(side, named) for side in self.sides]
+            self.alike([comparable(check, OWN_OF_A_CHECK) for check in checks], "checks")
+        for side in self.sides:
+            self.seen_alike(side, *self.rng.choice([
+                ["info", *alone], ["map", *named], ["check", *named], ["snapshot", "-l", *named],
+                ["measure", "--output=json", "-O", "qcow2", *named], ["measure", "-O", "raw", *named],
+                ["info", "--output=json", "--backing-chain", *alone]]))
+
+    def look_at_bitmaps(self, chain):
+        """One of the top's bitmaps has the same bits in both copies."""
+        if chain.top.bitmaps:
+            bitmap = self.rng.choice(chain.top.bitmaps)
+            args = [*OBJECT, "--image-opts", chain.top.opts()]
+            self.alike([dirty_extents(self, args, bitmap, cwd=side.folder) for side in self.sides], f"bits of '{bitmap}'")
+
+    def seen_alike(self, side, *args):
+        """A copy as either program sees it: the same to the letter. What qemu-img says of it."""
+        ours, theirs = self.pool.map(lambda eyes: eyes.run("img", *args, folder=side.folder), self.sides)
+        told = f"{self.copy_of(side)}, seen by either program{ours}{theirs}{self.history}"
+        self.assertEqual((ours.code, self.loose(ours)), (theirs.code, self.loose(theirs)), told)
+        # 1: a map for people of what has no offset in the file; 3: leaks; 63: of this format there are no checks.
+        self.assertIn(theirs.code, (0, 1, 3, 63) if args[0] == "map" else (0, 3, 63), told)
+        return theirs
+
+    def loose(self, result):
+        """JSON by its content: blanks and the order of keys say nothing."""
+        return result.json() if "--output=json" in result.args and result.out else result.out
+
+    def copy_of(self, side):
+        return "the copy that cofre keeps" if side is self.sides[0] else "the copy that QEMU keeps"
+
+    def sound(self, side, named):
+        """Nothing is wrong, but that QEMU leaks now and then."""
+        result = self.seen_alike(side, "check", "--output=json", *named)
+        self.assertIn(result.code, (0, 3) if side.by_qemu else (0,), f"{self.copy_of(side)}{result}{self.history}")
+        return result.json()
+
+    def alike(self, views, what):
+        if views[0] != views[1]:
+            differences = [(a, b) for a, b in zip(*map(list, views)) if a != b] if isinstance(views[0], list) else views
+            self.fail(f"{what} of the copies differ (cofre's, QEMU's); first: {differences[:1]}\n{views[0]}\n{views[1]}{self.history}")
+
+    def content_of_both(self, named):
+        """The guest's bytes of both copies as both programs read them: all the same."""
+        views = []
+        for side in self.sides:
+            def read(eyes, side=side):
+                out = self.path(f"content-{eyes.name}")
+                return eyes.run("img", "convert", "-O", "raw", *named, out, folder=side.folder), out
+            for result, out in self.pool.map(read, self.sides):
+                self.assertEqual(result.code, 0, f"{self.copy_of(side)}{result}{self.history}")
+                views.append(self.taken(out))
+        for view, what in zip(views[1:], ("cofre's copy, qemu-img's eyes", "QEMU's copy, cofre's eyes", "QEMU's copy, qemu-img's eyes")):
+            self.same_bytes(view, views[0], f"{what}, beside cofre's copy and eyes{self.history}")
+        return views
+
+    # -- sequences
+
+    def sequence(self, kind, number):
+        self.start(kind, number)
+        chain = Chain(self.rng)
+        while not chain.layers:
+            self.both(chain.create())
         for step in range(STEPS):
-            command = chain.next(commands)
+            command = chain.next(KINDS[kind])
             if command is None:
                 continue
-            self.both(command, lines)
-            if self.rng.random() < 0.1:
+            self.both(command)
+            if self.rng.random() < 0.05:
                 self.swap()
-                lines.append("(the copies change hands)")
             if step % LOOK_EVERY == LOOK_EVERY - 1:
-                self.look(chain, lines)
-        self.look(chain, lines)
+                self.look(chain)
+        self.look_at_bitmaps(chain)
 
-    def test_all_commands(self):
-        for _ in range(SEQUENCES):
-            self.sequence(self.COMMANDS)
+    def sequences(self, kind):
+        for number in range(SEQUENCES):
+            if CHOSEN.number in (None, number) and CHOSEN.kind in (None, kind):
+                with self.subTest(kind=kind, number=number):
+                    self.sequence(kind, number)
 
-    def test_snapshots_above_all(self):
-        for _ in range(SEQUENCES):
-            self.sequence(("snapshot", "snapshot", "resize", "check"))
+    def test_everything(self):
+        self.sequences("everything")
 
-    def test_chains_above_all(self):
-        for _ in range(SEQUENCES):
-            self.sequence(("add_layer", "commit", "rebase", "add_layer", "convert"))
+    def test_snapshots(self):
+        self.sequences("snapshots")
 
-    def test_bitmaps_above_all(self):
-        for _ in range(SEQUENCES):
-            self.sequence(("bitmap", "bitmap", "snapshot", "resize"))
+    def test_chains(self):
+        self.sequences("chains")
+
+    def test_bitmaps(self):
+        self.sequences("bitmaps")
+
+    def test_changes(self):
+        self.sequences("changes")
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(argv=sys.argv[:1])

@@ -182,6 +182,18 @@ class Rebase(ChainCase):
             self.same_bytes(self.shows(reader, chain[:1], folder), before, reader.name)
         self.check(chain[:1], folder)
 
+    def test_gaps_shorter_than_a_cluster(self):
+        """Parts that need no copying, at a cluster's start and shorter than it, beside others that do."""
+        folder = self.scratch("made")
+        base, top = (os.path.join(folder, name) for name in ("base", "top"))
+        self.ok(qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", base, "4M"))
+        self.ok(run(QEMU_IO, "-c", "write -P 7 512k 64k", "-c", "write -P 8 1228k 4k", "-c", "write -P 9 2M 800k", base))
+        self.ok(qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=1M", "-b", base, "-F", "qcow2", top))
+        self.ok(qemu_img("convert", "-O", "raw", top, os.path.join(folder, "before")))
+        self.ok(cofre("rebase", "-b", "", top, timeout=60))
+        os.unlink(base)
+        self.ok(qemu_img("compare", "-f", "raw", "-F", "qcow2", os.path.join(folder, "before"), top))
+
     def test_compressed(self):
         folder = self.scratch("made")
         chain = self.make_chain(folder, ["a", "top"], ["plain", "plain"], [4 * MIB, 4 * MIB])

@@ -27,7 +27,7 @@ struct ServerSettings {
   uint32_t most_connections = 100;
   uint64_t handshake_ns = 10'000'000'000;
   uint64_t drain_ns = 10'000'000'000;  // at the end, for clients to take their answers
-  uint64_t budget_bytes = kGiB;        // see transmission.h
+  uint64_t budget_bytes = 2 * kGiB;    // see transmission.h
   TransmissionLimits limits = {};
   std::shared_ptr<const TlsCredentials> tls = nullptr;    // then without it nothing is given
   std::function<void(const std::string&)> log = nullptr;  // any lane

@@ -27,7 +27,7 @@ inline constexpr uint64_t kGuaranteedBytes = kMiB;
 
 struct TransmissionLimits {
   uint32_t requests = 256;
-  uint64_t connection_bytes = 64 * kMiB;
+  uint64_t connection_bytes = 16 * kMiB;
 };
 
 class Transmission {

@@ -144,8 +144,7 @@ io::task<void> amend(Image& image, AmendOptions options, AmendHooks hooks) {
   state.require_access(/*to_write=*/true, 0, 0);
   const AmendContext context{state, hooks};
   co_await at_home(state, before_size(context, options));
-  if (options.size_bytes.value_or(0) != 0 && *options.size_bytes != image.length_bytes())
-    co_await image.resize(*options.size_bytes);
+  if (options.size_bytes.value_or(0) != 0) co_await image.resize(*options.size_bytes);
   if (new_version(state, options) < state.header.version) co_await at_home(state, downgrade(context));
   co_await image.flush();
 }

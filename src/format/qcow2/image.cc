@@ -76,6 +76,7 @@ State::State(std::unique_ptr<block::Device> file_in, Header header_in, const Ope
   limits.request_alignment = kSectorBytes;
   limits.memory_alignment = file->limits().memory_alignment;
   limits.discard_alignment = static_cast<uint32_t>(cluster_bytes());
+  limits.zero_alignment = static_cast<uint32_t>(header.subcluster_bytes());
   limits.preferred_bytes = std::max<uint64_t>(cluster_bytes(), 64 * kKiB);
   // Compressed clusters are never encrypted, and never lie in a data file.
   if (header.crypt_method == CryptMethod::kNone && !header.external_data())

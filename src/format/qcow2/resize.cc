@@ -75,8 +75,11 @@ io::task<void> grow_data_file(State& state, uint64_t length) {
 }
 
 // New bytes read as zero. Before the header says that they are there, or a crash would show what is hidden.
+// Where nothing is hidden they stay unmapped.
 io::task<void> zero_new_bytes(State& state, uint64_t begin, uint64_t end) {
-  if (begin < end) co_await state.zero_range(state.home, begin, end - begin, /*may_unmap=*/true);
+  if (begin >= end) co_return;
+  if (state.backing == nullptr) co_return co_await state.zero_stored(begin, end, /*may_unmap=*/true);
+  co_await state.zero_range(state.home, begin, end - begin, /*may_unmap=*/true);
 }
 
 io::task<void> grow(State& state, uint64_t length) {
@@ -140,7 +143,11 @@ io::task<void> map_clusters(State& state, uint64_t guest, uint64_t end, bool as_
 
 io::task<void> preallocate_at_home(State& state, Preallocation mode, uint64_t begin) {
   co_await state.prepare_to_change();
-  co_await state.preallocate(align_up(begin, state.cluster_bytes()), mode);
+  // The cluster in which a disk that grew had ended holds new bytes, too, but what a backing file shows of
+  // the old ones is not to be hidden.
+  const bool whole = state.backing != nullptr;
+  co_await state.preallocate(
+      whole ? align_up(begin, state.cluster_bytes()) : align_down(begin, state.cluster_bytes()), mode);
 }
 
 io::task<void> prepare_bitmaps(State& state, uint64_t length) {

@@ -42,19 +42,19 @@ io::task<void> State::cut_files() {
   if (end < file->length_bytes()) co_await file->resize(end);
 }
 
-// The bytes that this image stores behind the new end in its cluster would come back when the disk grows.
-io::task<void> State::zero_stored(uint64_t guest, uint64_t end) {
+io::task<void> State::zero_stored(uint64_t guest, uint64_t end, bool may_unmap) {
   while (guest < end) {
     const Run run = co_await lookup(guest, end - guest);
     if (run.storage == Storage::kNormal || run.storage == Storage::kCompressed)
-      co_await zero_range(home, guest, run.length_bytes, /*may_unmap=*/false);
+      co_await zero_range(home, guest, run.length_bytes, may_unmap);
     guest += run.length_bytes;
   }
 }
 
 io::task<void> State::shrink(uint64_t length) {
   const uint64_t begin = align_up(length, cluster_bytes());
-  co_await zero_stored(length, std::min(begin, length_bytes));
+  // The bytes that this image stores behind the new end in its cluster would come back when the disk grows.
+  co_await zero_stored(length, std::min(begin, length_bytes), /*may_unmap=*/false);
 
   block::RangeLock::Guard exclusive;
   const uint64_t end = std::max(l1.size() * bytes_per_l2_table, begin + cluster_bytes());

@@ -109,6 +109,8 @@ struct State {
   // Makes all changes durable, and then the disk's new size. `metadata` is held.
   io::task<void> write_size(uint64_t length);
   io::task<void> shrink(uint64_t length);
+  // Zeroes what this image stores of [guest, end); the rest keeps its mapping.
+  io::task<void> zero_stored(uint64_t guest, uint64_t end, bool may_unmap);
   // Maps every cluster from `begin` on.
   io::task<void> preallocate(uint64_t begin, Preallocation mode);
 
@@ -199,7 +201,6 @@ struct State {
   void decode(const CompressedPart& part, ConstBytes stream) const;
   io::task<void> read_whole_backing(uint64_t guest, Bytes destination);
   io::task<void> unmap_from(uint64_t begin);
-  io::task<void> zero_stored(uint64_t guest, uint64_t end);
   io::task<void> cut_files();
   io::task<void> drop_autoclear_features(uint64_t kept);
 };

@@ -22,8 +22,8 @@ io::task<void> write_zero_bytes(State& state, io::Reactor& lane, uint64_t guest,
   }
 }
 
-// Zeroes an edge that fills no whole subcluster, unless it reads as zero already.
-io::task<void> zero_edge(State& state, io::Reactor& lane, uint64_t guest, uint64_t length) {
+// The same, but leaves alone what reads as zero by the tables.
+io::task<void> zero_stored_bytes(State& state, io::Reactor& lane, uint64_t guest, uint64_t length) {
   while (length > 0) {
     const Run run = co_await state.lookup(guest, length);
     if (!state.reads_zero(run)) co_await write_zero_bytes(state, lane, guest, run.length_bytes);
@@ -51,15 +51,11 @@ L2Entry zeroed_entry(const State& state, L2Entry old, uint64_t mask, bool releas
   return {old.word, (old.bitmap & ~mask) | mask << 32};
 }
 
-bool reads_zero_already(const State& state, L2Entry entry, uint64_t mask) {
+// Whether each of the subclusters has the zero flag.
+bool has_zero_flags(const State& state, L2Entry entry, uint64_t mask) {
   if (entry.compressed()) return false;
-  for (unsigned sub = 0; sub < state.header.subclusters_per_cluster(); ++sub) {
-    if ((mask >> sub & 1) == 0) continue;
-    Run run;
-    run.storage = storage_of(entry, sub, state.header);
-    if (!state.reads_zero(run)) return false;
-  }
-  return true;
+  if (!state.header.extended_l2()) return (entry.word & kZeroFlag) != 0;
+  return (entry.bitmap >> 32 & mask) == mask;
 }
 
 // Whole clusters from `cluster` on that no table maps and no backing file fills: they read as zero as it is.
@@ -72,22 +68,21 @@ io::task<uint64_t> skippable_bytes(State& state, uint64_t cluster, uint64_t end)
       : align_down(run.length_bytes, state.cluster_bytes());
 }
 
-// Zeroes [guest, end), made of whole subclusters, by the mapping alone. Clusters that cannot be (part of a
-// compressed or shared one) are left: their range goes to `left`.
+// Zeroes [guest, end), made of whole subclusters, by the mapping alone. A cluster that cannot be (part of a
+// compressed one) is left: it goes to `left`. What no table maps gets zero entries too, also without a
+// backing file: a map tells that it was written, and it stays zero whatever file is put below later.
 io::task<void> zero_mapping(State& state, uint64_t guest, uint64_t end, bool may_unmap,
                             std::vector<uint64_t>& left) {
   const io::Mutex::Guard guard = co_await state.metadata.lock();
   state.require_usable();
   for (uint64_t cluster = state.cluster_start(guest); cluster < end; cluster += state.cluster_bytes()) {
-    cluster += co_await skippable_bytes(state, cluster, end);
-    if (cluster >= end) break;
     const uint64_t mask = state.header.extended_l2() ? covered_mask(state, cluster, guest, end) : 1;
     const bool whole = !state.header.extended_l2() || mask == kAllAllocated;
     const L2Entry old = co_await state.entry_at(cluster);
     const bool release = may_unmap && whole && !state.header.external_data();
-    if (reads_zero_already(state, old, mask) && !(release && has_host_cluster(old, state.header))) continue;
+    if (has_zero_flags(state, old, mask) && !(release && has_host_cluster(old, state.header))) continue;
     const bool shared = has_host_cluster(old, state.header) && !old.copied();
-    if (!whole && (old.compressed() || shared)) {
+    if (!whole && old.compressed()) {
       left.push_back(cluster);
       continue;
     }
@@ -97,6 +92,51 @@ io::task<void> zero_mapping(State& state, uint64_t guest, uint64_t end, bool may
     if (!has_host_cluster(zeroed, state.header)) state.retire_entry(old, /*discard=*/true);
     if (state.needs_relief()) co_await state.relieve();
   }
+}
+
+// How many bytes from `guest` on are known to read as zero from the backing file. Nothing is known where it
+// is damaged: a read will say so.
+io::task<uint64_t> zero_bytes_below(State& state, uint64_t guest, uint64_t length) {
+  if (!state.backing || guest >= state.backing->length_bytes()) co_return length;
+  length = std::min(length, state.backing->length_bytes() - guest);
+  try {
+    const block::Extent below = (co_await block::map_chain(*state.backing, guest, length)).extent;
+    co_return below.zero || !below.allocated ? below.length_bytes : 0;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+  }
+  co_return 0;
+}
+
+// Whether a range reads as zero and none of it is stored in this image.
+io::task<bool> unstored_and_zero(State& state, uint64_t guest, uint64_t end) {
+  while (guest < end) {
+    const Run run = co_await state.lookup(guest, end - guest);
+    if (run.storage == Storage::kNormal || run.storage == Storage::kCompressed) co_return false;
+    const bool from_below = run.storage == Storage::kUnallocated;
+    const uint64_t length =
+        from_below ? co_await zero_bytes_below(state, guest, run.length_bytes) : run.length_bytes;
+    if (length == 0) co_return false;
+    guest += length;
+  }
+  co_return true;
+}
+
+// Zeroes a part of one subcluster: by the mapping, if all of it reads as zero then and none of it is stored.
+io::task<void> zero_edge(State& state, io::Reactor& lane, uint64_t guest, uint64_t length, bool may_unmap) {
+  if (length == 0) co_return;
+  const uint64_t begin = align_down<uint64_t>(guest, state.header.subcluster_bytes());
+  const uint64_t end = begin + state.header.subcluster_bytes();
+  {
+    block::RangeLock::Guard exclusive;
+    co_await state.guest_ranges.acquire(exclusive, state.cluster_start(guest), state.cluster_end(guest),
+                                        true);
+    if (co_await unstored_and_zero(state, begin, std::min(end, state.length_bytes))) {
+      std::vector<uint64_t> left;
+      co_return co_await zero_mapping(state, begin, end, may_unmap, left);
+    }
+  }
+  co_await write_zero_bytes(state, lane, guest, length);
 }
 
 io::task<void> zero_raw_data(State& state, io::Reactor& lane, uint64_t guest, uint64_t length,
@@ -124,11 +164,12 @@ io::task<void> State::zero_range(io::Reactor& lane, uint64_t guest, uint64_t len
     // No zero flag: where nothing is below, unmapped reads as zero.
     if (backing) co_return co_await write_zero_bytes(*this, lane, guest, length);
     co_await discard_range(guest, length);
-    co_return co_await zero_edge(*this, lane, guest, length);
+    co_return co_await zero_stored_bytes(*this, lane, guest, length);
   }
-  if (inner_begin >= inner_end) co_return co_await zero_edge(*this, lane, guest, length);
-  if (guest < inner_begin) co_await zero_edge(*this, lane, guest, inner_begin - guest);
-  if (inner_end < end) co_await zero_edge(*this, lane, inner_end, end - inner_end);
+  if (inner_begin > inner_end) co_return co_await zero_edge(*this, lane, guest, length, may_unmap);
+  co_await zero_edge(*this, lane, guest, inner_begin - guest, may_unmap);
+  if (inner_end < end) co_await zero_edge(*this, lane, inner_end, end - inner_end, may_unmap);
+  if (inner_begin == inner_end) co_return;
   std::vector<uint64_t> left;
   {
     block::RangeLock::Guard exclusive;

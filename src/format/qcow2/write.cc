@@ -1,6 +1,7 @@
 // Writes: in place where the mapping stays, else allocate, move (with copy-on-write around the edges),
 // commit.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/aligned_buffer.h"
@@ -107,20 +108,23 @@ class AllocatingWrite {
     plan_edges();
   }
 
-  // What must be carried along with a partly written cluster: with old content behind it, all of it; else
-  // only the rest of the subcluster.
-  bool carries_old_content(L2Entry entry) const {
-    if (reuse_) return false;
-    if (entry.compressed()) return true;
-    return state_.header.extended_l2() ? has_host_cluster(entry, state_.header) : false;
+  // The subclusters whose bytes go along to the new host cluster of a partly written one.
+  uint64_t carried_subclusters(L2Entry entry) const {
+    if (reuse_) return 0;
+    if (entry.compressed()) return state_.header.extended_l2() ? kAllAllocated : 1;
+    return entry.bitmap & kAllAllocated;
   }
 
+  // The edges reach to the subcluster's border, and as far as there is something to carry.
   void plan_edges() {
     const uint64_t unit = state_.header.subcluster_bytes();
     const uint64_t last_cluster = first_cluster() + (clusters_ - 1) * state_.cluster_bytes();
-    cow_begin_ = carries_old_content(first_entry_) ? first_cluster() : align_down(guest_, unit);
-    cow_end_ =
-        carries_old_content(last_entry_) ? last_cluster + state_.cluster_bytes() : align_up(end(), unit);
+    cow_begin_ = align_down(guest_, unit);
+    cow_end_ = align_up(end(), unit);
+    if (const uint64_t carried = carried_subclusters(first_entry_); carried != 0)
+      cow_begin_ = std::min(cow_begin_, first_cluster() + std::countr_zero(carried) * unit);
+    if (const uint64_t carried = carried_subclusters(last_entry_); carried != 0)
+      cow_end_ = std::max(cow_end_, last_cluster + std::bit_width(carried) * unit);
     if (reuse_ && state_.header.extended_l2()) {
       // Subclusters at the edges that are stored already need no copy.
       if (stored_in_place(first_entry_, guest_)) cow_begin_ = guest_;
@@ -215,7 +219,7 @@ class AllocatingWrite {
     const uint64_t from = (std::max(cow_begin_, cluster) - cluster) / unit;
     const uint64_t to = div_ceil(std::min(cow_end_, cluster + state_.cluster_bytes()) - cluster, unit);
     const uint64_t written = subcluster_mask(static_cast<unsigned>(from), static_cast<unsigned>(to - from));
-    const uint64_t kept = old.compressed() || carries_old_content(old) ? 0 : old.bitmap;
+    const uint64_t kept = old.compressed() ? 0 : old.bitmap;
     entry.bitmap = (kept | written) & ~(written << 32);
     return entry;
   }
