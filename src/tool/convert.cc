@@ -292,9 +292,10 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   check_holds_bitmaps(given, plan.format, plan.settings.qcow2.version >= 3);
   if (const auto& data_file = plan.settings.qcow2.data_file)
     refuse_sources_as_target(sources, image::resolve_beside(plan.path, *data_file));
+  refuse_header_alone(plan);
   note_legacy_encryption(run.session, plan);
 
-  image::TargetFile file(plan.path);
+  image::TargetFile file(plan.path, plan.elsewhere);
   const RemoveOnSignal guard(file.temporary_path());
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
   job::ConvertOptions options = make_options(run.session, given, progress);

@@ -171,7 +171,6 @@ std::vector<Lie> identity_lies() {
 std::vector<Lie> layout_lies() {
   using enum ErrorKind;
   return {
-      {"detached", [](Encoded& b) { put_u32(b, 104, 0); }, kUnsupported, "detached"},
       {"payload in the header", [](Encoded& b) { put_u32(b, 104, 1); }, kCorrupt, "overlaps the payload"},
       {"payload in keyslot 7", [](Encoded& b) { put_u32(b, 104, 8 + 7 * 504 + 499); }, kCorrupt, "keyslot 7"},
       {"state", [](Encoded& b) { put_u32(b, slot_field(1, 0), 5); }, kCorrupt, "keyslot 1 is neither"},
