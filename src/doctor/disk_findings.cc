@@ -54,33 +54,29 @@ void judge_no_encryption(const DomainDisk& disk, Section& section) {
         {}, disk.target);
 }
 
-void judge_encryption(const DomainDisk& disk, Section& section) {
-  if (disk.encryption_format)
-    judge_named_encryption(disk, section);
-  else
-    judge_no_encryption(disk, section);
+void note_missing(const DomainDisk& disk, Section& section) {
+  section.attention(
+      "disk-missing",
+      fmt::format("the image is not there: {}: QEMU does not start without it", disk.probe.reason),
+      "Correct <source>, or bring the image back; where the domain runs on another host, ask there",
+      disk.target);
 }
 
-// What no encryption can be said of: the guest does not start, or does not see its disk.
-bool judge_source(const DomainDisk& disk, Section& section) {
-  if (disk.probe.missing) {
-    section.attention(
-        "disk-missing",
-        fmt::format("the image is not there: {}: QEMU does not start without it", disk.probe.reason),
-        "Correct <source>, or bring the image back; where the domain runs on another host, ask there",
-        disk.target);
-    return false;
-  }
-  if (disk.probe.qcow2_at_start) {
-    section.attention(
-        "disk-driver-mismatch",
-        fmt::format("the driver is type='{}', and the file is a qcow2 image: the guest sees the "
-                    "image's tables, not its disk, and what it writes destroys them",
-                    disk.driver_type.empty() ? "raw" : disk.driver_type),
-        "<driver name='qemu' type='qcow2'/>", disk.target);
-    return false;
-  }
-  return true;
+void note_driver_mismatch(const DomainDisk& disk, Section& section) {
+  section.attention("disk-driver-mismatch",
+                    fmt::format("the driver is type='{}', and the file is a qcow2 image: the guest sees the "
+                                "image's tables, not its disk, and what it writes destroys them",
+                                disk.driver_type.empty() ? "raw" : disk.driver_type),
+                    "<driver name='qemu' type='qcow2'/>", disk.target);
+}
+
+void judge_encryption(const DomainDisk& disk, Section& section) {
+  if (disk.probe.qcow2_at_start)
+    note_driver_mismatch(disk, section);
+  else if (disk.encryption_format)
+    judge_named_encryption(disk, section);
+  else if (!disk.probe.missing)
+    judge_no_encryption(disk, section);
 }
 
 // QEMU's block options that follow from libvirt's words: certain, whatever the guest does.
@@ -130,7 +126,8 @@ Json disk_json(const DomainDisk& disk) {
 
 void judge_disks(const Domain& domain, Section& section) {
   for (const DomainDisk& disk : domain.disks) {
-    if (judge_source(disk, section)) judge_encryption(disk, section);
+    if (disk.probe.missing) note_missing(disk, section);
+    judge_encryption(disk, section);
     judge_driver(disk, section);
   }
 }

@@ -151,9 +151,9 @@ class Disks(DomainCase):
 
     def test_settings(self):
         found = self.look("old.xml")
-        self.assertEqual(self.ids(found, "vda"), {"disk-legacy-encryption": "attention", "disk-cache-unsafe": "attention",
+        self.assertEqual(self.ids(found, "vda"), {"disk-missing": "attention", "disk-legacy-encryption": "attention", "disk-cache-unsafe": "attention",
                                                   "disk-discard": "note"})
-        self.assertEqual(self.ids(found, "vdb"), {"disk-encrypted": "ok", "disk-cache-writethrough": "note",
+        self.assertEqual(self.ids(found, "vdb"), {"disk-missing": "attention", "disk-encrypted": "ok", "disk-cache-writethrough": "note",
                                                   "disk-io-native": "attention", "disk-no-iothread": "note"})
 
     def test_host_image_and_domain_on_one_page(self):
