@@ -19,7 +19,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
-    io) echo "$source -c --cmd -r --read-only -t --cache -n --nocache -d --discard -k --native-aio -i --aio -V --version $secrets" ;;
+    io) echo "$source -c --cmd -r --read-only -s --snapshot -C --copy-on-read -t --cache -n --nocache -d --discard -k --native-aio -i --aio -m --misalign -T --trace -V --version $secrets" ;;
     bench) echo "$source -c -d -o -s -S -w --pattern --flush-interval --no-drain -t -i -n $secrets --kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
   esac

@@ -27,16 +27,20 @@ enum class Event : uint8_t {
   kClusterFree,
   kFlushToOs,
   kFlushToDisk,
+  kPwritev,  // the last three, by the injector itself, of its own requests
+  kPwritevZero,
+  kPwritevDone,
   kNone,  // comes once, when the injector is opened
 };
 
-inline constexpr std::array<std::string_view, 18> kEventNames = {
+inline constexpr std::array<std::string_view, 21> kEventNames = {
     "l1_update",       "l2_load",       "l2_update",
     "l2_alloc_write",  "read_aio",      "read_backing_aio",
     "read_compressed", "write_aio",     "write_compressed",
     "reftable_update", "refblock_load", "refblock_update",
     "refblock_alloc",  "cluster_alloc", "cluster_free",
-    "flush_to_os",     "flush_to_disk", "none"};
+    "flush_to_os",     "flush_to_disk", "pwritev",
+    "pwritev_zero",    "pwritev_done",  "none"};
 
 inline constexpr std::string_view event_name(Event event) {
   return kEventNames[static_cast<size_t>(event)];

@@ -15,7 +15,7 @@ namespace {
 using layer::BlkdebugConfig;
 
 // Events of QEMU that are steps of its own, which Cofre does not have: they are taken and never come.
-constexpr std::array<std::string_view, 30> kForeignEvents = {"l1_grow_alloc_table",
+constexpr std::array<std::string_view, 27> kForeignEvents = {"l1_grow_alloc_table",
                                                              "l1_grow_write_table",
                                                              "l1_grow_activate_table",
                                                              "l2_update_compressed",
@@ -38,9 +38,6 @@ constexpr std::array<std::string_view, 30> kForeignEvents = {"l1_grow_alloc_tabl
                                                              "pwritev_rmw_after_head",
                                                              "pwritev_rmw_tail",
                                                              "pwritev_rmw_after_tail",
-                                                             "pwritev",
-                                                             "pwritev_zero",
-                                                             "pwritev_done",
                                                              "empty_image_prepare",
                                                              "l1_shrink_write_table",
                                                              "l1_shrink_free_l2_clusters",
@@ -53,11 +50,9 @@ constexpr std::array<std::string_view, 6> kRequestNames = {"read",    "write", "
 std::optional<block::Event> take_event(Options& rule, const std::string& what) {
   const std::optional<std::string> name = rule.take("event");
   if (!name) fail(ErrorKind::kInvalidArgument, "blkdebug: {} needs event=NAME", what);
-  const auto found = std::ranges::find(block::kEventNames, std::string_view(*name));
-  if (found != block::kEventNames.end()) return static_cast<block::Event>(found - block::kEventNames.begin());
-  if (std::ranges::find(kForeignEvents, std::string_view(*name)) == kForeignEvents.end())
+  if (!is_blkdebug_event(*name))
     fail(ErrorKind::kInvalidArgument, "blkdebug: {}: there is no event '{}'", what, *name);
-  return std::nullopt;
+  return blkdebug_event(*name);
 }
 
 layer::InjectError parse_inject_error(Options rule, const std::string& what) {
@@ -158,6 +153,16 @@ uint32_t take_alignment(Options& options, const std::string& key, uint64_t large
 }
 
 }  // namespace
+
+std::optional<block::Event> blkdebug_event(std::string_view name) noexcept {
+  const auto found = std::ranges::find(block::kEventNames, name);
+  if (found == block::kEventNames.end()) return std::nullopt;
+  return static_cast<block::Event>(found - block::kEventNames.begin());
+}
+
+bool is_blkdebug_event(std::string_view name) noexcept {
+  return blkdebug_event(name) || std::ranges::find(kForeignEvents, name) != kForeignEvents.end();
+}
 
 BlkdebugConfig take_blkdebug_options(Options& options) {
   BlkdebugConfig config;

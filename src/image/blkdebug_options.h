@@ -6,10 +6,17 @@
 //   align=, max-transfer=, opt-write-zero=, max-write-zero=, opt-discard=, max-discard=
 #pragma once
 
+#include <optional>
+#include <string_view>
+
 #include "image/options.h"
 #include "layer/blkdebug.h"
 
 namespace cofre::image {
+
+// QEMU's events by name. Some are steps that Cofre does not have: there are such events, and they never come.
+bool is_blkdebug_event(std::string_view name) noexcept;
+std::optional<block::Event> blkdebug_event(std::string_view name) noexcept;
 
 // Throws Error.
 layer::BlkdebugConfig take_blkdebug_options(Options& options);

@@ -10,6 +10,13 @@
 namespace cofre::image {
 namespace {
 
+// As it would have to be written in a list of options: a comma in it is two.
+std::string with_commas_doubled(const std::string& value) {
+  std::string text;
+  for (const char c : value) text.append(c == ',' ? 2 : 1, c);
+  return text;
+}
+
 constexpr std::string_view kBool = "bool (on/off)";
 
 constexpr OptionHelp kRawOptions[] = {
@@ -227,7 +234,7 @@ std::string options_summary(Format format, const Options& given, uint64_t size_b
     std::string value(option.shown_default);
     if (found != given.values().end()) value = shown_value(option, found->second);
     if (option.name == "size") value = std::to_string(size_bytes);
-    if (!value.empty()) text += fmt::format(" {}={}", option.name, value);
+    if (!value.empty()) text += fmt::format(" {}={}", option.name, with_commas_doubled(value));
   }
   return text;
 }

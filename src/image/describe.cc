@@ -143,10 +143,13 @@ std::string info_text(const ImageInfo& info) {
     text += "Block limits:\n";
     append_text(info.limits, 4, text);
   }
-  if (!info.format_specific.is_null()) {
-    text += "Format specific information:\n";
-    append_text(info.format_specific, 4, text);
-  }
+  return text + format_specific_text(info);
+}
+
+std::string format_specific_text(const ImageInfo& info) {
+  if (info.format_specific.is_null()) return "";
+  std::string text = "Format specific information:\n";
+  append_text(info.format_specific, 4, text);
   return text;
 }
 

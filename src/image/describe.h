@@ -34,6 +34,8 @@ nlohmann::ordered_json limits_json(const block::Limits& limits);
 
 // The text of qemu-img info, with a newline at the end.
 std::string info_text(const ImageInfo& info);
+// The part of it about the format; empty for none.
+std::string format_specific_text(const ImageInfo& info);
 // The list of `snapshot -l`, part of info_text(); empty for none.
 std::string snapshots_text(const std::vector<qcow2::SnapshotEntry>& snapshots);
 nlohmann::ordered_json info_json(const ImageInfo& info);

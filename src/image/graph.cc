@@ -110,7 +110,8 @@ io::task<Node> open_filter(Walk& walk, const std::string& driver, Options option
     below.device =
         layer::make_throttle(std::move(below.device), policy.secrets->objects().throttle_group(*group));
   } else if (driver == "blkdebug") {
-    below.device = layer::make_blkdebug(std::move(below.device), take_blkdebug_options(options));
+    below.device = layer::make_blkdebug(std::move(below.device), take_blkdebug_options(options),
+                                        &below.breakpoints);
   } else {
     if (!policy.writable)
       fail(ErrorKind::kReadOnly, "driver copy-on-read writes what is read, and '{}' is open for reading only",

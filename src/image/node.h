@@ -18,8 +18,9 @@ struct Node {
   nlohmann::ordered_json description = {};
   // The files of this host in it that take part in image locking.
   std::vector<storage::FileDevice*> files = {};
-  storage::FileDevice* host_file = nullptr;  // if it is one, and nothing else
-  bool force_share = false;                  // some file in it bears other writers
+  storage::FileDevice* host_file = nullptr;   // if it is one, and nothing else
+  bool force_share = false;                   // some file in it bears other writers
+  layer::Breakpoints* breakpoints = nullptr;  // of the uppermost blkdebug below the image, if there is one
 };
 
 // "driver", "filename" and "json:" names as info shows them.

@@ -493,6 +493,7 @@ io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   Node node = co_await open_layer(walk, std::move(name), policy);
   opened.device = std::move(node.device);
   opened.chain = std::move(walk.chain);
+  opened.breakpoints = node.breakpoints;
   co_return opened;
 }
 

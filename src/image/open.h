@@ -15,6 +15,7 @@
 #include "format/qcow2/image.h"
 #include "image/image_name.h"
 #include "image/secrets.h"
+#include "layer/blkdebug.h"
 #include "storage/file.h"
 
 namespace cofre::image {
@@ -79,7 +80,8 @@ struct Layer {
 
 struct OpenedImage {
   std::unique_ptr<block::Device> device;
-  std::vector<Layer> chain;  // the top first
+  std::vector<Layer> chain;                   // the top first
+  layer::Breakpoints* breakpoints = nullptr;  // of the blkdebug that the top stands on, if it does
 
   const Layer& top() const { return chain.front(); }
   io::task<void> close() { return device->close(); }

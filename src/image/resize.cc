@@ -80,6 +80,15 @@ io::task<void> resize_layer(const Layer& layer, uint64_t length, Preallocation m
 
 }  // namespace
 
+Preallocation parse_preallocation(std::string_view name) {
+  if (name == "off") return Preallocation::kOff;
+  if (name == "metadata") return Preallocation::kMetadata;
+  if (name == "falloc") return Preallocation::kFalloc;
+  if (name == "full") return Preallocation::kFull;
+  fail(ErrorKind::kInvalidArgument, "Invalid preallocation mode '{}': there are off, metadata, falloc, full",
+       name);
+}
+
 io::task<void> resize_file(storage::FileDevice& file, uint64_t length, Preallocation mode) {
   require_file_preallocation(file.name(), mode);
   co_await resize_and_fill(file, length, mode);

@@ -1,10 +1,15 @@
 // Changes the size of images that exist, and of plain files. Home lane.
 #pragma once
 
+#include <string_view>
+
 #include "format/qcow2/create.h"
 #include "image/open.h"
 
 namespace cofre::image {
+
+// "off", "metadata", "falloc", "full". Throws Error kInvalidArgument.
+qcow2::Preallocation parse_preallocation(std::string_view name);
 
 // Gives the top of the chain, opened for writing, a new size. What a shorter one loses is gone; the new bytes
 // of a longer one read as zero, except in a LUKS container: there they are noise until they are written, as

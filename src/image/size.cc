@@ -74,8 +74,7 @@ uint64_t parse_size(std::string_view text, std::string_view what) {
   const std::optional<uint64_t> whole = take_whole(rest, hex ? 16 : 10);
   if (!whole) {
     if (rest[0] < '0' || rest[0] > '9' || hex) bad_size(text, what);
-    fail(ErrorKind::kInvalidArgument, "{} '{}' is too large: the most is {} bytes", what, text,
-         kMaxSizeBytes);
+    fail(ErrorKind::kLimit, "{} '{}' is too large: the most is {} bytes", what, text, kMaxSizeBytes);
   }
 
   std::string_view fraction;
@@ -92,8 +91,7 @@ uint64_t parse_size(std::string_view text, std::string_view what) {
   const std::optional<uint64_t> sum =
       scaled ? checked_add<uint64_t>(*scaled, fraction_bytes(fraction, *power)) : std::nullopt;
   if (!sum || *sum > kMaxSizeBytes)
-    fail(ErrorKind::kInvalidArgument, "{} '{}' is too large: the most is {} bytes", what, text,
-         kMaxSizeBytes);
+    fail(ErrorKind::kLimit, "{} '{}' is too large: the most is {} bytes", what, text, kMaxSizeBytes);
   return *sum;
 }
 

@@ -11,8 +11,8 @@ namespace cofre::image {
 inline constexpr uint64_t kMaxSizeBytes = INT64_MAX;
 
 // "65536", "64k", "1.5M", "0x10000", "10G": a multiple of bytes with an optional suffix b, k, M, G, T, P or E
-// in either case (powers of 1024; none: bytes). A fraction is rounded to whole bytes. Throws Error
-// kInvalidArgument that names `what`.
+// in either case (powers of 1024; none: bytes). A fraction is rounded to whole bytes. Throws Error that names
+// `what`: kInvalidArgument, kLimit for more than kMaxSizeBytes.
 uint64_t parse_size(std::string_view text, std::string_view what = "size");
 
 // Three significant digits and a unit: "1 GiB", "196 KiB", "0.977 MiB".

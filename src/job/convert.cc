@@ -30,6 +30,8 @@ constexpr uint64_t kLeastHoleBytes = 64 * kKiB;
 // What a target that does not tell its own unit of allocation is taken to have (a page, a file system's
 // block).
 constexpr uint64_t kUsualGrainBytes = 4096;
+// Writes of one chunk that are begun before any is over.
+constexpr unsigned kMostWritesOfAChunk = 32;
 
 // The unit in which the target allocates, and so leaves out or zeroes without touching a neighbour.
 uint64_t zero_grain(const block::Limits& limits) {
@@ -137,13 +139,12 @@ class ConvertJob {
         co_await rate_.pace(chunk.length);
       }
       if (!options_.out_of_order && !co_await turnstile_.enter(chunk.ticket)) co_return;
-      if (chunk.zero) {
-        co_await zero(chunk.offset, chunk.length);
-      } else if (!by_kernel || !offload(chunk)) {
+      if (by_kernel && offload(chunk)) {
+        if (!options_.out_of_order) co_await turnstile_.leave();
+      } else {
         if (by_kernel) co_await read(chunk, buffer);
-        co_await write(chunk.offset, std::as_const(buffer).bytes().first(chunk.length));
+        co_await move_chunk(chunk, std::as_const(buffer).bytes());
       }
-      if (!options_.out_of_order) co_await turnstile_.leave();
       control_.advance(chunk.length);
     }
   }
@@ -172,43 +173,69 @@ class ConvertJob {
     return true;
   }
 
+  // Begins all writes of a chunk before any need be over, and lets the next chunk begin its own then: so the
+  // target is asked for space in rising order, and lays its clusters out so, though bytes move side by side.
+  io::task<void> move_chunk(const ConvertChunk& chunk, ConstBytes buffer) {
+    io::TaskGroup writes;
+    std::exception_ptr failure;
+    try {
+      if (chunk.zero) {
+        writes.spawn(zero(chunk.offset, chunk.length));
+      } else {
+        co_await write(writes, chunk.offset, buffer.first(chunk.length));
+      }
+      if (!options_.out_of_order) co_await turnstile_.leave();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    co_await writes.join();
+    if (failure) std::rethrow_exception(failure);
+  }
+
   io::task<void> zero(uint64_t offset, uint64_t length) {
     co_await target_.write_zeroes(offset, length, {.may_unmap = true});
     zeroed_ += length;
   }
 
   // Writes a chunk without its runs of zeros.
-  io::task<void> write(uint64_t offset, ConstBytes bytes) {
-    if (options_.sparse_bytes == 0 || zeros_cost_writing_.load(std::memory_order_relaxed)) {
-      co_await write_bytes(offset, bytes);
-      co_return;
-    }
-    while (!bytes.empty()) {
-      const Run run = first_run(bytes, offset, blocks_);
+  io::task<void> write(io::TaskGroup& writes, uint64_t offset, ConstBytes bytes) {
+    for (unsigned begun = 1; !bytes.empty(); ++begun) {
+      const Run run = next_run(offset, bytes);
+      const ConstBytes part = bytes.first(run.length);
       if (!run.zero) {
-        co_await write_bytes(offset, bytes.first(run.length));
+        writes.spawn(write_bytes(offset, part));
       } else if (offset >= rules_.zeros_written_below) {
         skipped_ += run.length;
-      } else if (!co_await zero_cheaply(offset, run.length)) {
-        co_await write_bytes(offset, bytes);  // all that is left, in one request
-        co_return;
+      } else {
+        writes.spawn(write_zero_run(offset, part));
       }
       offset += run.length;
       bytes = bytes.subspan(run.length);
+      if (begun % kMostWritesOfAChunk == 0) co_await writes.join();
     }
   }
 
-  // False: the target would write zero bytes, which is no better than writing those at hand.
-  io::task<bool> zero_cheaply(uint64_t offset, uint64_t length) {
+  Run next_run(uint64_t offset, ConstBytes bytes) const {
+    if (options_.sparse_bytes == 0 || zeros_cost_writing_.load(std::memory_order_relaxed))
+      return {bytes.size(), false};
+    return first_run(bytes, offset, blocks_);
+  }
+
+  // Where the target would write zero bytes, that is no better than writing those at hand.
+  io::task<void> write_zero_run(uint64_t offset, ConstBytes zeros) {
+    bool cheap = true;
     try {
-      co_await target_.write_zeroes(offset, length, {.may_unmap = true, .no_fallback = true});
-      zeroed_ += length;
-      co_return true;
+      co_await target_.write_zeroes(offset, zeros.size(), {.may_unmap = true, .no_fallback = true});
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kUnsupported) throw;
+      cheap = false;
+    }
+    if (cheap) {
+      zeroed_ += zeros.size();
+      co_return;
     }
     zeros_cost_writing_.store(true, std::memory_order_relaxed);
-    co_return false;
+    co_await write_bytes(offset, zeros);
   }
 
   // How much of a write goes compressed: the whole units. What is left ends within the target's last one, and

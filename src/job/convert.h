@@ -38,7 +38,8 @@ struct ConvertOptions {
   // then.
   storage::FileDevice* source_file = nullptr;
   storage::FileDevice* target_file = nullptr;
-  bool out_of_order = true;  // false: the target is written one request at a time, in rising order
+  // false: writes are begun in rising order, so that a target lays out its clusters in the order of the disk.
+  bool out_of_order = true;
   Progress progress = {};
 };
 

@@ -1,4 +1,5 @@
-// Lets the holders of tickets 0, 1, 2 ... through one at a time, in that order.
+// Lets the holders of tickets 0, 1, 2 ... through one at a time, in that order: what they begin before they
+// leave is begun in that order.
 #pragma once
 
 #include <cstdint>

@@ -2,10 +2,16 @@
 //
 // There is a state, 1 at first. Each event that the format raises makes the rules of that event and state the
 // active ones; a request that meets an active rule fails with its errno.
+//
+// And there are breakpoints: the request that follows their event stops until somebody resumes it, for tests
+// of what happens meanwhile.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "block/device.h"
@@ -39,6 +45,32 @@ struct BlkdebugConfig {
   uint32_t discard_alignment = 0;
 };
 
-std::unique_ptr<block::Device> make_blkdebug(std::unique_ptr<block::Device> inner, BlkdebugConfig config);
+// The breakpoints of a blkdebug device. Each stops one request and is gone then; several may have one tag.
+// Any lane. Whoever closes the device resumes what is stopped first.
+class Breakpoints {
+ public:
+  virtual ~Breakpoints() = default;
+  // No event: one that never comes.
+  virtual void set_break(std::optional<block::Event> event, const std::string& tag) = 0;
+  // Forgets the breakpoints of the tag and resumes all requests that stopped at one. False: there was none
+  // that had not stopped a request yet.
+  virtual bool remove_break(std::string_view tag) = 0;
+  // The request that stopped last at a breakpoint of the tag. False: there is none.
+  virtual bool resume(std::string_view tag) = 0;
+  virtual void resume_all() = 0;
+  // Nothing stops any more; what has stopped stays so.
+  virtual void forget_all() = 0;
+  virtual bool is_suspended(std::string_view tag) const = 0;
+  // Called when a request stops and when it is resumed.
+  using Listener = std::function<void(std::string_view tag, bool suspended)>;
+  virtual void set_listener(Listener listener) = 0;
+  // From now on this device, which takes the place of `before`, is in its state: breakpoints, rules. Nothing
+  // may be stopped.
+  virtual void take_over(const Breakpoints& before) = 0;
+};
+
+// `breakpoints`, if not null, gets the device's, which live as long as it.
+std::unique_ptr<block::Device> make_blkdebug(std::unique_ptr<block::Device> inner, BlkdebugConfig config,
+                                             Breakpoints** breakpoints = nullptr);
 
 }  // namespace cofre::layer

@@ -77,7 +77,7 @@ void declare(CommandLine& line, ConvertArguments& into) {
              "snapshot.id=ID,snapshot.name=NAME");
   line.value("-T", into.source_cache, "CACHE", "Cache mode of the sources (default writeback)");
   line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
-  line.flag("-W", into.out_of_order, "Taken for compatibility: the target is always written out of order");
+  line.flag("-W", into.out_of_order, "Let the target allocate in whatever order the data comes");
   line.flag("-C", into.copy_offloading,
             "Have the kernel copy (raw to raw; where it can): zeros in the data are not looked for then");
   line.value("-r", into.rate, "RATE", "Write at most so many bytes a second (suffixes k, M, G, ...)");
@@ -209,6 +209,8 @@ job::ConvertOptions make_options(const Session& session, const ConvertArguments&
   if (given.salvage) options.unreadable = tell_unreadable(session, given.quiet);
   options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
+  // Compressed clusters are packed side by side, and written as they are done.
+  options.out_of_order = given.out_of_order || given.compressed;
   options.progress = progress_on(progress);
   return options;
 }

@@ -1,17 +1,14 @@
 // cofre io, the personality qemu-io: reads and writes parts of an image, command by command.
 #include <fmt/format.h>
 
-#include <iostream>
+#include <exception>
 
 #include "base/error.h"
 #include "io/lanes.h"
-#include "layer/align.h"
 #include "tool/command_line.h"
 #include "tool/interrupt.h"
 #include "tool/io_commands.h"
-#include "tool/io_words.h"
-#include "tool/probed_raw.h"
-#include "tool/terminal.h"
+#include "tool/io_input.h"
 #include "tool/version.h"
 
 namespace cofre::tool {
@@ -21,12 +18,11 @@ struct IoArguments {
   SourceOptions source;
   SecretOptions secrets;
   std::vector<std::string> commands;
-  std::string cache = "writeback";
-  std::string discard = "unmap";
-  std::string engine;
+  IoOpenOptions open;
+  std::string trace;
   bool no_cache = false;
-  bool read_only = false;
   bool native_aio = false;
+  bool misalign = false;
   bool version = false;
   std::vector<std::string> names;
 };
@@ -35,88 +31,85 @@ void declare(CommandLine& line, IoArguments& into) {
   line.values("-c,--cmd", into.commands, "COMMAND",
               "A command to carry out; without any they are read from standard input. -c help lists them");
   into.source.add_to(line);
-  line.flag("-r,--read-only", into.read_only, "Open the image for reading only");
+  line.flag("-r,--read-only", into.open.read_only, "Open the image for reading only");
+  line.flag("-s,--snapshot", into.open.snapshot,
+            "Writes go into memory and are lost in the end; the image stays as it is");
   line.flag("-n,--nocache", into.no_cache, "As -t none");
-  line.value("-t,--cache", into.cache, "CACHE",
+  line.flag("-C,--copy-on-read", into.open.copy_on_read,
+            "What is read from the backing file is kept in the image");
+  line.value("-t,--cache", into.open.cache, "CACHE",
              "Cache mode: none, writeback (default), writethrough, directsync, unsafe");
-  line.value("-d,--discard", into.discard, "MODE", "What discard does: unmap (default), or ignore");
-  line.flag("-k,--native-aio", into.native_aio, "Taken for compatibility: has no effect");
-  line.value("-i,--aio", into.engine, "MODE", "Taken for compatibility: has no effect");
+  line.value("-d,--discard", into.open.discard, "MODE",
+             "What discard does: unmap (default; also on), or ignore (off)");
+  line.flag("-k,--native-aio", into.native_aio, "As -i native");
+  line.value("-i,--aio", into.open.aio, "MODE",
+             "Taken for compatibility: threads, native (which needs -n), io_uring. Has no effect");
+  line.flag("-m,--misalign", into.misalign, "Taken for compatibility: has no effect");
+  line.value("-T,--trace", into.trace, "EVENTS", "Taken for compatibility: there are no events to trace");
   line.flag("-V,--version", into.version, "Show the version and exit");
   into.secrets.add_to(line);
-  line.arguments(into.names, "FILE", "The image");
+  line.arguments(into.names, "FILE", "The image; without one, the command open opens it");
 }
 
-io::task<IoTarget> open_target(const IoArguments& given, image::Secrets& secrets) {
-  image::ImageName name = given.source.name(given.names[0]);
-  if (!name.options.has("discard")) name.options.set("discard", given.discard);
-  IoTarget target;
-  target.image = co_await image::open_image(
-      std::move(name), {.writable = !given.read_only,
-                        .force_share = given.source.force_share,
-                        .cache = image::parse_cache_mode(given.no_cache ? "none" : given.cache),
-                        .secrets = &secrets});
-  target.image.device = layer::make_aligning(std::move(target.image.device), 1);
-  co_return target;
+// The mode that -i, -k, -t and -n ask for together.
+IoOpenOptions open_options(const IoArguments& given) {
+  IoOpenOptions options = given.open;
+  options.force_share = given.source.force_share;
+  if (given.no_cache && options.cache == "writeback") options.cache = "none";
+  if (given.native_aio && options.aio.empty()) options.aio = "native";
+  options.check();
+  return options;
 }
 
-// False: the command failed; what went wrong is printed.
-io::task<bool> run_command(IoTarget& target, const std::string& text) {
-  const std::vector<std::string> words = split_words(text);
-  if (words.empty()) co_return true;
-  const IoCommand* const command = find_io_command(words[0]);
-  try {
-    if (command == nullptr) throw BadCommand(fmt::format("command \"{}\" not found", words[0]));
-    co_return co_await command->run(target, words);
-  } catch (const BadCommand& error) {
-    fmt::print("{}\n", error.what());
-  } catch (const Error& error) {
-    fmt::print("{} failed: {}\n", command->name, error.what());
-  }
-  co_return false;
-}
-
-// Commands from standard input, until its end or `quit`. A read from a pipe blocks the lane: nothing else
-// runs here.
-io::task<bool> run_interactively(IoTarget& target, std::string prompt) {
+// Commands from standard input, until its end or `quit`.
+io::task<bool> run_interactively(IoContext& context) {
   bool good = true;
-  std::string text;
-  while (!target.quit && !interrupted()) {
-    fmt::print("{}", prompt);
-    std::fflush(stdout);
-    if (!std::getline(std::cin, text)) break;
-    good = co_await run_command(target, text) && good;
+  std::vector<std::string> names;
+  for (const IoCommand& command : io_commands()) names.emplace_back(command.name);
+  const std::unique_ptr<CommandInput> input = make_command_input(
+      context.session.is_cofre() ? "cofre io> " : "qemu-io> ", [&context] { return context.in_flight > 0; },
+      std::move(names));
+  while (!context.quit && !interrupted()) {
+    const std::optional<std::string> text = co_await input->next();
+    if (!text) break;
+    good = co_await run_io_command(context, *text) && good;
   }
-  if (!target.quit) fmt::print("\n");
   co_return good;
 }
 
-io::task<bool> run_commands(IoTarget& target, const std::vector<std::string>& commands) {
+io::task<bool> run_commands(IoContext& context, const std::vector<std::string>& commands) {
   bool good = true;
   for (const std::string& command : commands) {
-    if (target.quit || interrupted()) break;
-    good = co_await run_command(target, command) && good;
+    if (context.quit || interrupted()) break;
+    good = co_await run_io_command(context, command) && good;
     std::fflush(stdout);
   }
   co_return good;
+}
+
+io::task<bool> open_and_run(IoContext& context, const IoArguments& given, IoOpenOptions options) {
+  if (!given.names.empty() &&
+      !co_await open_io_image(context, given.source.name(given.names[0]), std::move(options)))
+    co_return false;
+  const HeedingSignals heeding;  // between commands; the image is closed then
+  co_return given.commands.empty() ? co_await run_interactively(context)
+                                   : co_await run_commands(context, given.commands);
 }
 
 io::task<int> exercise(const Session& session, const IoArguments& given, image::Secrets& secrets) {
-  IoTarget target = co_await open_target(given, secrets);
-  if (!given.read_only) warn_of_probed_raw(target.image);
-  const HeedingSignals heeding;  // between commands; the image is closed then
-  const bool good = given.commands.empty()
-                        ? co_await run_interactively(target, session.is_cofre() ? "cofre io> " : "qemu-io> ")
-                        : co_await run_commands(target, given.commands);
-  co_await target.image.close();
+  IoOpenOptions options = open_options(given);
+  IoContext context{.session = session, .secrets = secrets, .image_opts = given.source.image_opts};
+  bool good = false;
+  std::exception_ptr failure;
+  try {
+    good = co_await open_and_run(context, given, std::move(options));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  co_await close_io_image(context);
+  if (failure) std::rethrow_exception(failure);
   if (interrupted()) co_return interrupted_exit_status();
   co_return good ? 0 : 1;
-}
-
-bool asks_only_for_help(const IoArguments& given) {
-  if (!given.names.empty() || given.commands.empty()) return false;
-  const std::vector<std::string> words = split_words(given.commands[0]);
-  return !words.empty() && words[0] == "help";
 }
 
 }  // namespace
@@ -124,7 +117,7 @@ bool asks_only_for_help(const IoArguments& given) {
 int run_io(const Session& session, const std::vector<std::string>& arguments) {
   IoArguments given;
   CommandLine line(
-      session, session.is_cofre() ? "io" : "", "[-f FMT] [-r] [-c COMMAND]... FILE",
+      session, session.is_cofre() ? "io" : "", "[-f FMT] [-r] [-c COMMAND]... [FILE]",
       "Reads and writes parts of a disk image, for scripts and tests. Exit status: 0 if all commands did "
       "what they should.");
   declare(line, given);
@@ -133,12 +126,8 @@ int run_io(const Session& session, const std::vector<std::string>& arguments) {
     fmt::print("{} version {} (cofre {})\n", session.program, kQemuVersion, kVersion);
     return 0;
   }
+  if (given.names.size() > 1) line.fail_usage("expecting one image file name");
   io::Lanes lanes(1);
-  if (asks_only_for_help(given)) {
-    IoTarget nothing;
-    return lanes.run(run_command(nothing, given.commands[0])) ? 0 : 1;
-  }
-  if (given.names.size() != 1) line.fail_usage("expecting one image file name");
   image::Secrets secrets = given.secrets.secrets();
   return lanes.run(exercise(session, given, secrets));
 }

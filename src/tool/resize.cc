@@ -63,15 +63,6 @@ uint64_t new_length(const NewSize& size, uint64_t before) {
   return length;
 }
 
-qcow2::Preallocation parse_preallocation(const std::string& name) {
-  if (name == "off") return qcow2::Preallocation::kOff;
-  if (name == "metadata") return qcow2::Preallocation::kMetadata;
-  if (name == "falloc") return qcow2::Preallocation::kFalloc;
-  if (name == "full") return qcow2::Preallocation::kFull;
-  fail(ErrorKind::kInvalidArgument, "Invalid preallocation mode '{}': there are off, metadata, falloc, full",
-       name);
-}
-
 void check_change(const Session& session, const ResizeArguments& given, uint64_t before, uint64_t length,
                   qcow2::Preallocation mode) {
   if (length <= before && mode != qcow2::Preallocation::kOff)
@@ -88,7 +79,7 @@ void check_change(const Session& session, const ResizeArguments& given, uint64_t
 
 io::task<void> resize(const Session& session, const ResizeArguments& given, const NewSize& size,
                       image::Secrets& secrets) {
-  const qcow2::Preallocation mode = parse_preallocation(given.preallocation);
+  const qcow2::Preallocation mode = image::parse_preallocation(given.preallocation);
   image::OpenedImage image = co_await image::open_image(
       given.source.name(given.names[0]), {.writable = true, .exclusive = true, .secrets = &secrets});
   warn_of_probed_raw(image);

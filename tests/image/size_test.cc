@@ -48,6 +48,17 @@ TEST(ParseSize, NamesTheTextAndWhatItIsFor) {
   }
 }
 
+TEST(ParseSize, TellsWhatIsTooLargeFromWhatIsNoSize) {
+  for (const char* text : {"8E", "9223372036854775808", "99999999999999999999", "16E"}) {
+    try {
+      parse_size(text);
+      FAIL() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kLimit) << text;
+    }
+  }
+}
+
 TEST(FormatSize, PrintsAsQemuImgInfo) {
   const std::pair<uint64_t, const char*> cases[] = {{0, "0 B"},
                                                     {512, "512 B"},

@@ -274,8 +274,10 @@ class ModelCheck {
     }
   }
 
+  // Begun in rising order, where no run takes more than one request: a second one comes after the first.
   void check_order() const {
-    EXPECT_LE(case_.target->most_writes_at_once(), 1u);
+    const bool in_parts = case_.options.compressed || case_.target->limits().max_write_bytes < kMiB;
+    if (in_parts || !case_.target->zeroes_cheaply) return;
     EXPECT_TRUE(std::ranges::is_sorted(case_.target->writes(), {}, &LayeredDevice::Request::offset));
   }
 

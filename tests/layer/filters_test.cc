@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "io/simulated_reactor.h"
+#include "io/sync.h"
 #include "layer/blkdebug.h"
 #include "layer/blkverify.h"
 #include "layer/detect_zeroes.h"
@@ -134,6 +135,85 @@ TEST_F(FilterTest, AnInjectedErrorHitsItsSectorAndKind) {
   write(*device, 0, bytes_of('a', 1536));
   EXPECT_EQ(kind_of([&] { write(*device, 1024, bytes_of('a', 1024)); }), ErrorKind::kIo);
   write(*device, 2048, bytes_of('a', 512));
+}
+
+// Writes side by side; `done` counts those that have ended.
+io::task<void> write_and_count(block::Device& device, uint64_t offset, const std::vector<std::byte>& bytes,
+                               unsigned& done) {
+  co_await device.write(offset, bytes);
+  ++done;
+}
+
+io::task<void> pass_a_stopped_write(block::Device& device, Breakpoints& breakpoints) {
+  const std::vector<std::byte> bytes(512, std::byte{'x'});
+  unsigned done = 0;
+  io::TaskGroup group;
+  breakpoints.set_break(block::Event::kWriteAio, "A");
+  breakpoints.set_break(block::Event::kWriteAio, "B");
+  device.raise(block::Event::kWriteAio);
+  group.spawn(write_and_count(device, 0, bytes, done));
+  group.spawn(write_and_count(device, 1024, bytes, done));
+  while (done == 0) co_await io::yield();
+  EXPECT_TRUE(breakpoints.is_suspended("A"));
+  EXPECT_TRUE(breakpoints.is_suspended("B"));
+  EXPECT_TRUE(breakpoints.resume("A"));
+  EXPECT_FALSE(breakpoints.resume("A"));
+  for (unsigned turn = 0; turn < 20; ++turn) co_await io::yield();
+  EXPECT_EQ(done, 1u) << "it is stopped at B still";
+  EXPECT_FALSE(breakpoints.remove_break("B")) << "it has stopped a request and is gone";
+  co_await group.join();
+  EXPECT_EQ(done, 2u);
+}
+
+TEST_F(FilterTest, ARequestStopsAtItsBreakpointsAndOthersPassIt) {
+  Breakpoints* breakpoints = nullptr;
+  const auto device = make_blkdebug(std::make_unique<storage::MemoryDevice>(4096), {}, &breakpoints);
+  std::vector<std::string> heard;
+  breakpoints->set_listener([&](std::string_view tag, bool suspended) {
+    heard.push_back((suspended ? "stop " : "go ") + std::string(tag));
+  });
+  run(pass_a_stopped_write(*device, *breakpoints));
+  EXPECT_THAT(heard, testing::ElementsAre("stop B", "stop A", "go A", "go B"));
+}
+
+io::task<void> stop_behind_the_write(block::Device& device, Breakpoints& breakpoints) {
+  const std::vector<std::byte> bytes(512, std::byte{'x'});
+  unsigned done = 0;
+  io::TaskGroup group;
+  breakpoints.set_break(block::Event::kPwritevDone, "A");
+  group.spawn(write_and_count(device, 0, bytes, done));
+  while (!breakpoints.is_suspended("A")) co_await io::yield();
+  std::vector<std::byte> there(512);
+  co_await device.read(0, there);
+  EXPECT_EQ(there, bytes);
+  EXPECT_EQ(done, 0u);
+  breakpoints.resume_all();
+  co_await group.join();
+}
+
+TEST_F(FilterTest, ARequestCanStopWhenItsBytesAreThere) {
+  Breakpoints* breakpoints = nullptr;
+  const auto device = make_blkdebug(std::make_unique<storage::MemoryDevice>(4096), {}, &breakpoints);
+  run(stop_behind_the_write(*device, *breakpoints));
+}
+
+TEST_F(FilterTest, TheNextDeviceTakesOverRulesStateAndBreakpoints) {
+  BlkdebugConfig config;
+  config.errors.push_back({.event = block::Event::kL2Load, .state = 2});
+  config.states.push_back({.event = block::Event::kReadAio, .state = 1, .new_state = 2});
+  Breakpoints* before = nullptr;
+  Breakpoints* after = nullptr;
+  const auto first = make_blkdebug(std::make_unique<storage::MemoryDevice>(4096), config, &before);
+  const auto second = make_blkdebug(std::make_unique<storage::MemoryDevice>(4096), config, &after);
+  first->raise(block::Event::kReadAio);
+  before->set_break(block::Event::kFlushToDisk, "A");
+  after->take_over(*before);
+  second->raise(block::Event::kL2Load);
+  EXPECT_EQ(kind_of([&] { read(*second, 0, 512); }), ErrorKind::kIo);
+  EXPECT_TRUE(after->remove_break("A"));
+  after->set_break(block::Event::kFlushToDisk, "B");
+  after->forget_all();
+  EXPECT_FALSE(after->remove_break("B"));
 }
 
 TEST_F(FilterTest, ADifferenceIsToldByItsOffset) {

@@ -4,7 +4,7 @@ import itertools
 import os
 import unittest
 
-from cofre_peers import (LONG, MIB, QEMU_TOOL, Image, PeerCase, aes_options, cofre, luks_options, qemu_img,
+from cofre_peers import (LONG, MIB, QEMU_TOOL, SANITIZED, Image, PeerCase, aes_options, cofre, luks_options, qemu_img,
                          random_disk)
 
 
@@ -44,7 +44,7 @@ class Sizes(MeasureCase):
         return ",".join(options)
 
     def test_random_options(self):
-        for _ in range(400 if LONG else 120):
+        for _ in range(400 if LONG else 25 if SANITIZED else 80):
             size, options = self.random_size(), self.random_options()
             with self.subTest(size=size, options=options):
                 self.same("--size", size, "-O", "qcow2", *(["-o", options] if options else []))
