@@ -5,8 +5,8 @@ _cofre_options() {
   local source="-f --format --image-opts -U --force-share"
   case $1 in
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
-    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
-    info) echo "$source --backing-chain --output $secrets" ;;
+    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -r --salvage -c -p -q --stats $secrets" ;;
+    info) echo "$source --backing-chain --limits --output $secrets" ;;
     check) echo "$source -r --repair --backup --restore -T --output -p -q $secrets" ;;
     audit) echo "$source --fix -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;

@@ -67,12 +67,15 @@ complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stor
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
 complete -c cofre -n '__cofre_is convert' -s W -d 'Allocate in any order'
-complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s C -d 'Have the kernel copy'
+complete -c cofre -n '__cofre_is convert' -s r -x -d 'Bytes a second'
+complete -c cofre -n '__cofre_is convert' -l salvage -d 'Take what cannot be read for zeros'
 complete -c cofre -n '__cofre_is convert' -s c -d 'Store clusters compressed'
 complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
 
 # info
 complete -c cofre -n '__cofre_is info' -l backing-chain -d 'Tell of the whole chain'
+complete -c cofre -n '__cofre_is info' -l limits -d 'Tell which requests it takes'
 
 # check
 complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Repair'

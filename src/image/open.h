@@ -74,6 +74,7 @@ struct Layer {
   block::Device* file = nullptr;             // where it is stored
   storage::FileDevice* host_file = nullptr;  // the same, if that is a file of this host
   block::Device* data_file = nullptr;        // qcow2, if it has one
+  block::Device* header_file = nullptr;      // luks, if its header is detached
   qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
   luks::LuksContainer* luks = nullptr;
   foreign::Image* foreign = nullptr;
