@@ -35,7 +35,10 @@ from command_chain import OBJECT, Chain  # noqa: E402
 from cofre_peers import COFRE, COMPAT_DIR, LONG, QEMU_IMG, QEMU_IO, SANITIZED, SEED, PeerCase, run  # noqa: E402
 from dirty_extents import dirty_extents  # noqa: E402
 
-SEQUENCES = CHOSEN.count or (600 if LONG else 3 if SANITIZED else 8)
+# The same sequences in each `./test`; new ones are for --long and --seed. What those find may be an oddity of QEMU's, and is
+# not for whoever only wants to know whether this machine's build is right.
+CHOICE = SEED if LONG or os.environ.get("COFRE_TEST_SEED") else 1
+SEQUENCES = CHOSEN.count or (600 if LONG else 3 if SANITIZED else 6)
 STEPS = 16
 LOOK_EVERY = 8
 COMMAND_TIMEOUT_S = 120 if SANITIZED else 40
@@ -120,7 +123,7 @@ luks() {{ shift; for side in cofre qemu; do (cd $side; "$cofre" "$@"; echo "cofr
 swap() {{ mv cofre x; mv qemu cofre; mv x qemu; }}"""
 
     def __init__(self, kind, number):
-        self.again = f"--seed {SEED} --kind {kind} --number {number}{f' --count {CHOSEN.count}' if CHOSEN.count else ''}"
+        self.again = f"--seed {CHOICE} --kind {kind} --number {number}{f' --count {CHOSEN.count}' if CHOSEN.count else ''}"
         self.lines = []
 
     def __str__(self):
@@ -139,7 +142,7 @@ class CommandSequences(PeerCase):
         self.addCleanup(self.pool.shutdown)
 
     def start(self, kind, number):
-        self.rng = random.Random(f"{SEED} {kind} {number}")
+        self.rng = random.Random(f"{CHOICE} {kind} {number}")
         self.history = History(kind, number)
         self.sides[0].by_qemu = False
         for side in self.sides:
