@@ -92,6 +92,11 @@ class Chain:
         """Whether nothing but the last command, which made it, has befallen it."""
         return layer.made == self.commands - 1
 
+    def grows_over_backing(self, layer, size):
+        """A version 2 image hides what a longer backing file holds by writing zeros here; qemu-img refuses ("Where qemu-img 7.2 does
+        otherwise" in docs/format/qcow2.md)."""
+        return layer.version == 2 and layer.backing is not None and size > layer.size
+
     # -- making images
 
     def geometry(self, file, size, encryption, backing=None, compressed=False):
@@ -183,8 +188,8 @@ class Chain:
             # Over clusters that hold data: the same table.
             at = f"{self.rng.randrange(0, layer.size // layer.cluster) * layer.cluster} {layer.cluster}"
             return f"discard {at}\nwrite -c -P {self.rng.randrange(1, 256)} {at}"
-        if layer.data_file:
-            return "flush"
+        if layer.data_file or layer.backing:
+            return "flush"  # over a backing file qemu-img shows the backing file's disk where no VM state was written, here it is zero
         layer.vm_state = True
         offset = self.rng.randrange(0, 64) * 512
         return self.rng.choice([f"write -b -P {self.rng.randrange(1, 256)} {offset} 4k", f"read -b -v {offset} 512"])
@@ -207,6 +212,8 @@ class Chain:
         if size < layer.size:
             # A cluster that is cut: qemu-img shows its bytes again when the disk grows ("A shorter disk" in docs/format/qcow2.md).
             size = -(-size // max(layer.cluster, 64 * KIB)) * max(layer.cluster, 64 * KIB)
+        if self.grows_over_backing(layer, size):
+            return None
         if layer.vm_state and size != layer.size:
             return None  # new bytes may be VM state with qemu-img, and are zeros here (the same place)
         shrink = ["--shrink"] if size < layer.size and self.chance(0.9) or self.chance(0.2) else []
@@ -278,7 +285,7 @@ class Chain:
         if bits != layer.refcount_bits and layer.cluster * 8 // min(bits, layer.refcount_bits) > 200_000:
             return None  # qemu-img takes minutes: it looks at every count of a refcount block, again and again
         if choice == "size":
-            if layer.vm_state:
+            if layer.vm_state or self.grows_over_backing(layer, size):
                 return None
             choice = f"size={size}"
         elif choice == "compat=0.10" and (layer.backing or layer.snapshots):
@@ -321,9 +328,11 @@ class Chain:
         drop = ["-d"] if self.chance(0.5) else []
         named = ["-f", "qcow2", top.file] if base else self.name(top)
         target = base or top.backing
+        if self.grows_over_backing(target, top.size):
+            return None
 
         def effect():
-            target.size = max(target.size, top.size)
+            target.size, target.copied = max(target.size, top.size), True
             if base and base is not top.backing:
                 self.layers = base.chain()[::-1]
                 # Whoever stood on the committed data now stands on the base.

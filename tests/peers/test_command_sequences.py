@@ -35,7 +35,7 @@ from command_chain import OBJECT, Chain  # noqa: E402
 from cofre_peers import COFRE, COMPAT_DIR, LONG, QEMU_IMG, QEMU_IO, SANITIZED, SEED, PeerCase, run  # noqa: E402
 from dirty_extents import dirty_extents  # noqa: E402
 
-SEQUENCES = CHOSEN.count or (600 if LONG else 3 if SANITIZED else 8)
+SEQUENCES = CHOSEN.count or (600 if LONG else 3 if SANITIZED else 6)
 STEPS = 16
 LOOK_EVERY = 8
 COMMAND_TIMEOUT_S = 120 if SANITIZED else 40
