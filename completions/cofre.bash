@@ -5,9 +5,10 @@ _cofre_options() {
   local source="-f --format --image-opts -U --force-share"
   case $1 in
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
-    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -c -p -q --stats $secrets" ;;
-    info) echo "$source --backing-chain --output $secrets" ;;
-    check) echo "$source -r --repair -T --output -p -q $secrets" ;;
+    convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -r --salvage -c -p -q --stats $secrets" ;;
+    info) echo "$source --backing-chain --limits --output $secrets" ;;
+    check) echo "$source -r --repair --backup --restore -T --output -p -q $secrets" ;;
+    audit) echo "$source --fix -T --output -p -q $secrets" ;;
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
     measure) echo "$source --size -O -o -l --output $secrets" ;;
@@ -19,6 +20,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
+    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file -v --verbose $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -s --snapshot -C --copy-on-read -t --cache -n --nocache -d --discard -k --native-aio -i --aio -m --misalign -T --trace -V --version $secrets" ;;
     bench) echo "$source -c -d -o -s -S -w --pattern --flush-interval --no-drain -t -i -n $secrets --kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
@@ -34,7 +36,7 @@ _cofre_values() {
     compare:-F) echo "$sources" ;;
     *:-f | *:--format) echo "$sources" ;;
     *:-O | *:-F) echo "$formats" ;;
-    *:-T | convert:-t | bench:-t | amend:-t | rebase:-t | commit:-t | io:-t | io:--cache) echo "$caches" ;;
+    *:-T | convert:-t | bench:-t | amend:-t | rebase:-t | commit:-t | io:-t | io:--cache | serve:--cache) echo "$caches" ;;
     *:--output) echo "human json" ;;
     bench:--cluster-size) echo "512 4k 64k 2M" ;;
     bench:--encrypt) echo "none aes luks" ;;
@@ -42,7 +44,7 @@ _cofre_values() {
     bench:--vs) echo "qemu-img" ;;
     bench:--kernel) echo "portable aesni vaes256 vaes512 armv8" ;;
     check:-r | check:--repair) echo "leaks all" ;;
-    io:-d | io:--discard) echo "unmap ignore" ;;
+    io:-d | io:--discard | serve:--discard) echo "unmap ignore" ;;
     *:--object) echo "secret,id=" ;;
     resize:--preallocation) echo "off metadata falloc full" ;;
     bench:-i) echo "threads native io_uring" ;;
@@ -55,7 +57,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check compare amend bitmap measure resize dd map rebase commit snapshot doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check audit compare amend bitmap measure resize dd map rebase commit snapshot serve doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

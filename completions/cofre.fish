@@ -12,6 +12,7 @@ end
 complete -c cofre -n __fish_use_subcommand -f -a create -d 'An empty image, encrypted if asked to'
 complete -c cofre -n __fish_use_subcommand -f -a convert -d 'Copy an image into another format: encrypt it, decrypt it'
 complete -c cofre -n __fish_use_subcommand -f -a info -d 'What an image is'
+complete -c cofre -n __fish_use_subcommand -f -a audit -d 'What did encryption miss in an image? Wipe it'
 complete -c cofre -n __fish_use_subcommand -f -a check -d 'Is a qcow2 image sound? Repair it'
 complete -c cofre -n __fish_use_subcommand -f -a compare -d 'Do two images show the same bytes?'
 complete -c cofre -n __fish_use_subcommand -f -a bitmap -d 'Change the dirty bitmaps of a qcow2 image'
@@ -23,6 +24,7 @@ complete -c cofre -n __fish_use_subcommand -f -a resize -d 'Give an image anothe
 complete -c cofre -n __fish_use_subcommand -f -a dd -d 'Copy a part of an image into a new one'
 complete -c cofre -n __fish_use_subcommand -f -a map -d 'Where the content of an image lies'
 complete -c cofre -n __fish_use_subcommand -f -a snapshot -d 'Internal snapshots: list, create, apply, delete'
+complete -c cofre -n __fish_use_subcommand -f -a serve -d 'Offer images to NBD clients and machines'
 complete -c cofre -n __fish_use_subcommand -f -a doctor -d 'What is right and wrong with this host, an image, a domain'
 complete -c cofre -n __fish_use_subcommand -f -a io -d 'Read and write parts of an image'
 complete -c cofre -n __fish_use_subcommand -f -a bench -d 'Measure how fast an image or encryption is'
@@ -37,14 +39,14 @@ complete -c cofre -l passphrase-fd -x -d 'The same from a file descriptor'
 complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Format of the image'
 
 # Several commands.
-set -l readers '__cofre_is convert info check compare measure dd map rebase snapshot doctor io bench'
+set -l readers '__cofre_is convert info check audit compare measure dd map rebase snapshot serve doctor io bench'
 complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
-complete -c cofre -n '__cofre_is create convert check compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
-complete -c cofre -n '__cofre_is convert check compare rebase commit bench' -s p -d 'Show progress'
-complete -c cofre -n '__cofre_is convert check compare rebase' -s T -x -a $caches -d 'Cache mode'
-complete -c cofre -n '__cofre_is info check measure map doctor bench witness' -l output -x -a 'human json' -d 'Form'
+complete -c cofre -n '__cofre_is create convert check audit compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
+complete -c cofre -n '__cofre_is convert check audit compare rebase commit bench' -s p -d 'Show progress'
+complete -c cofre -n '__cofre_is convert check audit compare rebase' -s T -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is info check audit measure map doctor bench witness' -l output -x -a 'human json' -d 'Form'
 complete -c cofre -n '__cofre_is create convert measure' -s o -x -a 'help encrypt.format=luks cluster_size= compression_type= preallocation=' -d 'Options of the format'
 complete -c cofre -n '__cofre_is create convert compare rebase bitmap' -s F -x -a $sources -d 'Format of the other image'
 
@@ -65,15 +67,23 @@ complete -c cofre -n '__cofre_is convert' -s S -x -d 'Zeros so long are not stor
 complete -c cofre -n '__cofre_is convert' -s t -x -a $caches -d 'Cache mode of the target'
 complete -c cofre -n '__cofre_is convert' -s m -x -d 'Requests in flight'
 complete -c cofre -n '__cofre_is convert' -s W -d 'Allocate in any order'
-complete -c cofre -n '__cofre_is convert' -s C -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is convert' -s C -d 'Have the kernel copy'
+complete -c cofre -n '__cofre_is convert' -s r -x -d 'Bytes a second'
+complete -c cofre -n '__cofre_is convert' -l salvage -d 'Take what cannot be read for zeros'
 complete -c cofre -n '__cofre_is convert' -s c -d 'Store clusters compressed'
 complete -c cofre -n '__cofre_is convert' -l stats -d 'Tell the AES kernel and the speed'
 
 # info
 complete -c cofre -n '__cofre_is info' -l backing-chain -d 'Tell of the whole chain'
+complete -c cofre -n '__cofre_is info' -l limits -d 'Tell which requests it takes'
 
 # check
 complete -c cofre -n '__cofre_is check' -s r -l repair -x -a 'leaks all' -d 'Repair'
+complete -c cofre -n '__cofre_is check' -l backup -r -d 'Keep what the repair changes'
+complete -c cofre -n '__cofre_is check' -l restore -r -d 'Put back what a backup keeps'
+
+# audit
+complete -c cofre -n '__cofre_is audit' -l fix -d 'Wipe what can be wiped'
 
 # compare
 complete -c cofre -n '__cofre_is compare' -s s -d 'Strict'
@@ -154,6 +164,32 @@ complete -c cofre -n '__cofre_is snapshot' -s d -l delete -x -d 'Delete a snapsh
 # doctor
 complete -c cofre -n '__cofre_is doctor' -l domain -r -d 'A libvirt domain'
 complete -c cofre -n '__cofre_is doctor' -l quick -d 'Measure nothing'
+
+# serve
+complete -c cofre -n '__cofre_is serve' -l nbd -x -a 'unix: tcp:' -d 'Listen on'
+complete -c cofre -n '__cofre_is serve' -l vhost-user-blk -r -d 'Listen for a virtual machine on'
+complete -c cofre -n '__cofre_is serve' -l num-queues -x -d 'Virtqueues of a machine'
+complete -c cofre -n '__cofre_is serve' -l queue-size -x -d 'Descriptors of a virtqueue'
+complete -c cofre -n '__cofre_is serve' -l poll-us -x -d 'Look for requests so long'
+complete -c cofre -n '__cofre_is serve' -l serial -x -d 'Serial of the disk'
+complete -c cofre -n '__cofre_is serve' -s x -l export-name -x -d 'Name of the export'
+complete -c cofre -n '__cofre_is serve' -s D -l description -x -d 'Description'
+complete -c cofre -n '__cofre_is serve' -s r -l read-only -d 'Clients can read only'
+complete -c cofre -n '__cofre_is serve' -s l -l load-snapshot -l snapshot -x -d 'An internal snapshot'
+complete -c cofre -n '__cofre_is serve' -s B -l bitmap -x -d 'Tell of a dirty bitmap'
+complete -c cofre -n '__cofre_is serve' -s e -l shared -x -d 'So many clients at a time'
+complete -c cofre -n '__cofre_is serve' -s t -l persistent -d 'Go on without clients'
+complete -c cofre -n '__cofre_is serve' -l once -d 'End with the last client'
+complete -c cofre -n '__cofre_is serve' -l cache -x -a $caches -d 'Cache mode'
+complete -c cofre -n '__cofre_is serve' -l aio -x -d 'Taken for compatibility'
+complete -c cofre -n '__cofre_is serve' -l discard -x -a 'unmap ignore' -d 'What a trim does'
+complete -c cofre -n '__cofre_is serve' -l detect-zeroes -x -a 'off on unmap' -d 'Writes of zeros'
+complete -c cofre -n '__cofre_is serve' -l socket-mode -x -d 'Rights of unix sockets'
+complete -c cofre -n '__cofre_is serve' -l tls-creds -x -d 'TLS credentials'
+complete -c cofre -n '__cofre_is serve' -l tls-authz -x -d 'Who is let in'
+complete -c cofre -n '__cofre_is serve' -l fork -d 'Go to the background'
+complete -c cofre -n '__cofre_is serve' -l pid-file -r -d 'File for the process id'
+complete -c cofre -n '__cofre_is serve' -s v -l verbose -d 'Tell of faults'
 
 # io
 complete -c cofre -n '__cofre_is io' -s c -l cmd -x -d 'A command'

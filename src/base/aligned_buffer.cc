@@ -13,7 +13,7 @@ namespace {
 // time, which is half of what a copy costs. Larger blocks go back to the system.
 constexpr size_t kSmallestClass = 12;
 constexpr size_t kLargestClass = 22;
-constexpr size_t kKeptPerClass = 16;
+constexpr size_t kKeptPerClass = 64;
 constexpr size_t kKeptBytesPerClass = 16u << 20;
 
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)

@@ -54,6 +54,31 @@ void judge_no_encryption(const DomainDisk& disk, Section& section) {
         {}, disk.target);
 }
 
+void note_missing(const DomainDisk& disk, Section& section) {
+  section.attention(
+      "disk-missing",
+      fmt::format("the image is not there: {}: QEMU does not start without it", disk.probe.reason),
+      "Correct <source>, or bring the image back; where the domain runs on another host, ask there",
+      disk.target);
+}
+
+void note_driver_mismatch(const DomainDisk& disk, Section& section) {
+  section.attention("disk-driver-mismatch",
+                    fmt::format("the driver is type='{}', and the file is a qcow2 image: the guest sees the "
+                                "image's tables, not its disk, and what it writes destroys them",
+                                disk.driver_type.empty() ? "raw" : disk.driver_type),
+                    "<driver name='qemu' type='qcow2'/>", disk.target);
+}
+
+void judge_encryption(const DomainDisk& disk, Section& section) {
+  if (disk.probe.qcow2_at_start)
+    note_driver_mismatch(disk, section);
+  else if (disk.encryption_format)
+    judge_named_encryption(disk, section);
+  else if (!disk.probe.missing)
+    judge_no_encryption(disk, section);
+}
+
 // QEMU's block options that follow from libvirt's words: certain, whatever the guest does.
 void judge_driver(const DomainDisk& disk, Section& section) {
   const bool direct = disk.cache == "none" || disk.cache == "directsync";
@@ -89,6 +114,7 @@ Json disk_json(const DomainDisk& disk) {
   if (disk.encryption_format) json["encryption"] = *disk.encryption_format;
   if (!disk.encryption_engine.empty()) json["engine"] = disk.encryption_engine;
   json["looked-at"] = disk.probe.looked;
+  if (disk.probe.missing) json["missing"] = true;
   if (disk.probe.looked) {
     json["image-encrypted"] = disk.probe.encrypted;
     json["begins-with-luks"] = disk.probe.luks_at_start;
@@ -100,10 +126,8 @@ Json disk_json(const DomainDisk& disk) {
 
 void judge_disks(const Domain& domain, Section& section) {
   for (const DomainDisk& disk : domain.disks) {
-    if (disk.encryption_format)
-      judge_named_encryption(disk, section);
-    else
-      judge_no_encryption(disk, section);
+    if (disk.probe.missing) note_missing(disk, section);
+    judge_encryption(disk, section);
     judge_driver(disk, section);
   }
 }

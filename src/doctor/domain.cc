@@ -139,6 +139,7 @@ io::task<DiskProbe> probe_image(image::ImageName name) {
     AlignedBuffer sector(kSectorBytes);
     co_await opened.device->read(0, sector.bytes());
     probe.luks_at_start = is_luks(sector.bytes());
+    probe.qcow2_at_start = qcow2::has_magic(sector.bytes());
   }
   co_await opened.close();
   probe.looked = true;
@@ -154,7 +155,7 @@ DiskProbe probe_disk(const DomainDisk& disk, io::Lanes& lanes) {
   try {
     return lanes.run(probe_image(image::image_name_of_file(disk.source, *format)));
   } catch (const Error& error) {
-    return {.reason = error.what()};
+    return {.reason = error.what(), .missing = error.kind() == ErrorKind::kNotFound};
   }
 }
 

@@ -29,9 +29,11 @@ struct GuestCpu {
 // How a disk's image really begins, where this process may look.
 struct DiskProbe {
   bool looked = false;
-  std::string reason = {};     // why not
-  bool encrypted = false;      // qcow2 with a crypt method
-  bool luks_at_start = false;  // the bytes that the driver shows begin with a LUKS header
+  std::string reason = {};      // why not
+  bool missing = false;         // there is no such file
+  bool encrypted = false;       // qcow2 with a crypt method
+  bool luks_at_start = false;   // the bytes that the driver shows begin with a LUKS header
+  bool qcow2_at_start = false;  // and these with a qcow2 header: the driver is not the image's
 };
 
 struct DomainDisk {

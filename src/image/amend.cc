@@ -28,7 +28,7 @@ io::task<void> open_subject(Subject& subject, ImageName name, CacheMode cache, b
 
 luks::Luks1Keyslots keyslots_of(Subject& subject) {
   const Layer& top = subject.top();
-  if (top.luks != nullptr) return {top.luks->storage(), 0, *subject.volume};
+  if (top.luks != nullptr) return {top.luks->header_storage(), 0, *subject.volume};
   return {top.qcow2->file(), top.qcow2->header().crypt_header.value().offset, *subject.volume};
 }
 

@@ -8,19 +8,27 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "image/graph.h"
 #include "image/resize.h"
 #include "layer/align.h"
 
 namespace cofre::image {
 namespace {
 
-// A new image is a file of this host.
-std::string path_of(const std::string& text) {
-  const Options options = parse_image_name(text).options;
+// A new image is a file or a device of this host, or fills an NBD export.
+struct Place {
+  std::string path;
+  bool elsewhere = false;
+};
+Place place_of(const std::string& text) {
+  Options options = parse_image_name(text).options;
+  const std::string driver = options.take("file.driver").value_or("file");
+  if (driver == "nbd") return {text, true};
   const auto path = options.values().find("file.filename");
-  if (path == options.values().end() || options.values().size() != 1)
-    fail(ErrorKind::kInvalidArgument, "'{}': the name of a new image is a path", text);
-  return path->second;
+  if ((driver != "file" && driver != "host_device") || path == options.values().end() ||
+      options.values().size() != 1)
+    fail(ErrorKind::kInvalidArgument, "'{}': the name of a new image is a path, or an NBD export's", text);
+  return {path->second, false};
 }
 
 void merge_backing(CreateRequest& request) {
@@ -62,11 +70,15 @@ void check_data_file(const CreateRequest& request, const qcow2::CreateOptions& q
          request.path, path);
 }
 
+bool is_beside(const block::Device* file, const std::string& path) {
+  return file != nullptr && storage::same_file(file->name(), path);
+}
+
 // The chain is read, so none of its files may become the new image's data file.
 void refuse_data_file_of(const OpenedImage& backing, const std::string& path) {
   for (const Layer& layer : backing.chain) {
-    if (!storage::same_file(layer.path, path) &&
-        (layer.data_file == nullptr || !storage::same_file(layer.data_file->name(), path)))
+    if (!storage::same_file(layer.path, path) && !is_beside(layer.data_file, path) &&
+        !is_beside(layer.header_file, path))
       continue;
     fail(ErrorKind::kInvalidArgument, "the data file '{}' belongs to the backing chain: choose another name",
          path);
@@ -93,6 +105,17 @@ std::optional<uint64_t> asked_size(const CreateRequest& request, const CreateSet
   return request.size_bytes ? request.size_bytes : settings.size_bytes;
 }
 
+// Names in an image's header count from its folder.
+void check_folder(const CreatePlan& plan) {
+  for (const auto& name : {plan.settings.qcow2.backing_file, plan.settings.qcow2.data_file}) {
+    if (plan.elsewhere && name && !name->starts_with('/') && resolve_beside("/", *name).starts_with('/'))
+      fail(
+          ErrorKind::kInvalidArgument,
+          "'{}' is no file of this host, so that '{}' has no folder to count from: give a path from the root",
+          plan.path, *name);
+  }
+}
+
 std::unique_ptr<storage::FileDevice> make_file(const TargetFile& target, CacheMode cache) {
   const storage::FileOptions options = {.direct = cache.direct,
                                         .no_flush = cache.no_flush,
@@ -107,7 +130,18 @@ io::task<void> create_raw(const CreatePlan& plan, std::unique_ptr<storage::FileD
   co_await file->close();
 }
 
-io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<storage::FileDevice> file,
+// As large as it is; what the image has no use for stays as it was.
+io::task<void> create_raw_elsewhere(const CreatePlan& plan, std::unique_ptr<block::Device> storage) {
+  if (plan.settings.preallocation != qcow2::Preallocation::kOff)
+    fail(ErrorKind::kUnsupported, "'{}': Unsupported preallocation mode: space can be reserved in files only",
+         plan.path);
+  if (storage->length_bytes() < plan.size_bytes)
+    fail(ErrorKind::kNoSpace, "'{}' has {} bytes, and the image needs {}: an export cannot grow from here",
+         plan.path, storage->length_bytes(), plan.size_bytes);
+  co_await storage->close();
+}
+
+io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<block::Device> file,
                                 Secrets& secrets) {
   const ConstBytes passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
   const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
@@ -147,29 +181,45 @@ io::task<void> preallocate_qcow2(const CreatePlan& plan, const TargetFile& targe
 }
 
 io::task<NewVolume> create_qcow2(const CreatePlan& plan, TargetFile& target, Secrets& secrets,
-                                 CacheMode cache, std::unique_ptr<storage::FileDevice> file) {
+                                 CacheMode cache, std::unique_ptr<block::Device> file) {
   ConstBytes passphrase;
   if (plan.encrypted()) passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
   qcow2::CreateOptions options = plan.settings.qcow2;
   options.size_bytes = plan.size_bytes;
-  const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
+  std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
   NewVolume volume = co_await qcow2::create_image(*storage, options, passphrase);
   co_await storage->close();
+  storage.reset();  // an NBD server may take one client at a time
   if (options.data_file) co_await create_data_file(plan, target, *options.data_file, cache);
   if (options.preallocation != qcow2::Preallocation::kOff || options.data_file_raw)
     co_await preallocate_qcow2(plan, target, secrets, cache, volume);
   co_return volume;
 }
 
+io::task<NewVolume> create_elsewhere(const CreatePlan& plan, TargetFile& target, Secrets& secrets,
+                                     CacheMode cache) {
+  const OpenPolicy policy = {.writable = true, .cache = cache, .secrets = &secrets};
+  Walk walk{.policy = policy, .files = {}, .chain = {}};
+  Options options = parse_image_name(plan.path).options.take_prefix("file");
+  Node node = co_await open_storage(walk, std::move(options), policy, plan.path);
+  if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(node.device), secrets);
+  if (plan.format == Format::kQcow2)
+    co_return co_await create_qcow2(plan, target, secrets, cache, std::move(node.device));
+  co_await create_raw_elsewhere(plan, std::move(node.device));
+  co_return std::nullopt;
+}
+
 }  // namespace
 
 io::task<CreatePlan> plan_image(CreateRequest request) {
   require_writable_format(request.format);
-  request.path = path_of(request.path);
+  const Place place = place_of(request.path);
+  request.path = place.path;
   merge_backing(request);
-  CreatePlan plan{.path = request.path, .format = request.format};
+  CreatePlan plan{.path = request.path, .format = request.format, .elsewhere = place.elsewhere};
   plan.settings = parse_create_options(request.format, request.options);
   const qcow2::CreateOptions& qcow2 = plan.settings.qcow2;
+  check_folder(plan);
   check_backing(request, qcow2);
   check_data_file(request, qcow2);
   std::optional<uint64_t> size = asked_size(request, plan.settings);
@@ -177,6 +227,8 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
     const uint64_t bytes = co_await backing_bytes(request.path, qcow2);
     if (!size) size = bytes;
   }
+  // A header has the size that it has, whatever is said.
+  if (request.format == Format::kLuks && plan.settings.luks.detached) size = 0;
   if (!size)
     fail(ErrorKind::kInvalidArgument, "'{}': image creation needs a size: {} 10G, or a backing file",
          request.path, request.path);
@@ -193,6 +245,7 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
 
 io::task<NewVolume> create_image(CreatePlan plan, TargetFile& target, Secrets& secrets, CacheMode cache) {
   try {
+    if (plan.elsewhere) co_return co_await create_elsewhere(plan, target, secrets, cache);
     std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
     if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(file), secrets);
     if (plan.format == Format::kQcow2)
@@ -205,7 +258,8 @@ io::task<NewVolume> create_image(CreatePlan plan, TargetFile& target, Secrets& s
 }
 
 ImageName name_of_new_image(const CreatePlan& plan, const TargetFile& target) {
-  ImageName name = image_name_of_file(target.working_path(), plan.format);
+  ImageName name = plan.elsewhere ? parse_image_name(plan.path, plan.format)
+                                  : image_name_of_file(target.working_path(), plan.format);
   if (plan.settings.key_secret)
     name.options.set(plan.format == Format::kLuks ? "key-secret" : "encrypt.key-secret",
                      *plan.settings.key_secret);

@@ -25,6 +25,7 @@ struct CreatePlan {
   std::string path;
   Format format = Format::kRaw;
   uint64_t size_bytes = 0;
+  bool elsewhere = false;  // the path is the name of an NBD export, which is there already
   CreateSettings settings = {};
   std::string summary = {};  // "fmt=qcow2 ...", for "Formatting '...', ..."
   bool encrypted() const {

@@ -35,6 +35,7 @@ constexpr OptionHelp kLuksOptions[] = {
     {"hash-alg", "str", "Hash of key derivation: sha256 (default), sha1, sha224, sha384, sha512, ripemd160",
      ""},
     {"iter-time", "num", "Milliseconds that trying one passphrase shall take (default 2000)", ""},
+    {"detached-header", kBool, "Make the header only: what it encrypts is in another file", ""},
 };
 
 constexpr OptionHelp kQcow2Options[] = {
@@ -218,6 +219,7 @@ CreateSettings parse_create_options(Format format, Options options) {
   if (format == Format::kLuks) {
     settings.key_secret = options.take("key-secret");
     settings.luks = take_luks(options, "");
+    settings.luks.detached = options.take_bool("detached-header").value_or(false);
   }
   if (format == Format::kRaw && options.has("backing_file"))
     fail(ErrorKind::kInvalidArgument, "format raw has no backing files");

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "base/aligned_buffer.h"
 #include "image/describe_foreign.h"
 #include "image/describe_qcow2.h"
 #include "image/size.h"
@@ -83,6 +84,20 @@ std::string backing_text(const ImageInfo& info) {
 
 }  // namespace
 
+Json limits_json(const block::Limits& limits) {
+  Json json = {{"request-alignment", limits.request_alignment}};
+  if (limits.discard_alignment > limits.request_alignment) {
+    json["discard-alignment"] = limits.discard_alignment;
+    json["write-zeroes-alignment"] = limits.discard_alignment;
+  }
+  json["opt-transfer"] = limits.preferred_bytes;
+  if (limits.max_write_bytes < block::Limits{}.max_write_bytes) json["max-transfer"] = limits.max_write_bytes;
+  json["max-iov"] = 1;  // a request has one buffer
+  json["min-mem-alignment"] = limits.memory_alignment;
+  json["opt-mem-alignment"] = std::max<uint64_t>(limits.memory_alignment, kBufferAlignment);
+  return json;
+}
+
 io::task<ImageInfo> describe(OpenedImage& image) {
   const Layer& top = image.top();
   ImageInfo info;
@@ -93,6 +108,7 @@ io::task<ImageInfo> describe(OpenedImage& image) {
   if (top.luks != nullptr) {
     info.encrypted = true;
     info.format_specific = luks_json(top.luks->header(), false);
+    if (top.luks->has_detached_header()) info.format_specific["detached-header"] = true;
   }
   if (top.foreign != nullptr) describe_foreign(*top.foreign, info);
   if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
@@ -123,6 +139,10 @@ std::string info_text(const ImageInfo& info) {
   if (info.dirty) text += "cleanly shut down: no\n";
   text += backing_text(info);
   text += snapshots_text(info.snapshots);
+  if (!info.limits.is_null()) {
+    text += "Block limits:\n";
+    append_text(info.limits, 4, text);
+  }
   return text + format_specific_text(info);
 }
 
@@ -138,6 +158,7 @@ Json info_json(const ImageInfo& info) {
   if (info.backing_format) json["backing-filename-format"] = *info.backing_format;
   if (!info.snapshots.empty()) json["snapshots"] = snapshots_json(info.snapshots);
   json["virtual-size"] = info.virtual_bytes;
+  if (!info.limits.is_null()) json["limits"] = info.limits;
   json["filename"] = info.filename;
   if (info.cluster_bytes) json["cluster-size"] = *info.cluster_bytes;
   json["format"] = info.format;

@@ -22,11 +22,15 @@ struct ImageInfo {
   std::optional<std::string> full_backing_filename;  // as it is opened
   std::optional<std::string> backing_format;
   std::vector<qcow2::SnapshotEntry> snapshots;
+  nlohmann::ordered_json limits;           // null: not to be told
   nlohmann::ordered_json format_specific;  // null: nothing to tell
 };
 
 // Of the top of a chain, which may be locked. Throws what reading headers throws.
 io::task<ImageInfo> describe(OpenedImage& image);
+
+// What requests a device takes, by QEMU 10.2's names (BlockLimitsInfo); what has no bound is left out.
+nlohmann::ordered_json limits_json(const block::Limits& limits);
 
 // The text of qemu-img info, with a newline at the end.
 std::string info_text(const ImageInfo& info);

@@ -48,6 +48,7 @@ io::task<Node> open_nested_image(Walk& walk, Options options, OpenPolicy policy,
   // What is said of the image's own top is not said of this one.
   policy.no_backing = false;
   policy.for_check = false;
+  policy.wrap_file = nullptr;
   policy.label.clear();
   policy.snapshot.reset();
   policy.volume = nullptr;

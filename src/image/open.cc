@@ -22,6 +22,7 @@ struct LayerOptions {
   std::optional<std::string> key_secret;
   std::optional<std::string> encrypt_format;
   Options data_file;
+  Options header;  // of a luks image whose header is detached
   Options backing;
   bool backing_given = false;
   bool on_host = false;  // its storage is a file of this host
@@ -52,7 +53,11 @@ void take_qcow2_options(Options& options, LayerOptions& into) {
 
 void take_of_format(Options& options, Format format, const ImageName& name, LayerOptions& into) {
   if (format == Format::kQcow2) take_qcow2_options(options, into);
-  if (format == Format::kLuks) into.key_secret = options.take("key-secret");
+  if (format == Format::kLuks) {
+    into.key_secret = options.take("key-secret");
+    if (options.has("header") || options.has_prefix("header"))
+      into.header = take_child(options, "header", into.path);
+  }
   if (format == Format::kVpc) into.vpc_size = take_vpc_size(options);
   options.finish(fmt::format("'{}': format {}", name.text, format_name(format)));
 }
@@ -219,6 +224,7 @@ OpenPolicy policy_below(const OpenPolicy& policy) {
   below.force_share = policy.force_share || policy.force_share_below;
   below.cache = policy.cache_below.value_or(policy.cache);
   below.for_check = false;
+  below.wrap_file = nullptr;
   below.label.clear();
   below.volume = nullptr;
   below.unlocked = nullptr;
@@ -254,7 +260,9 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
       .discard_snapshot = settings.pass_discard_snapshot,
       .lazy_refcounts = settings.lazy_refcounts,
       .for_check = policy.for_check};
-  std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(sector_aligned(std::move(file)), how);
+  file = sector_aligned(std::move(file));
+  if (policy.wrap_file) file = policy.wrap_file(std::move(file));
+  std::unique_ptr<qcow2::Image> image = co_await qcow2::Image::open(std::move(file), how);
   walk.chain[index].qcow2 = image.get();
   walk.chain[index].device = image.get();
   check_qcow2_settings(settings, image->header());
@@ -267,32 +275,63 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   co_return image;
 }
 
-io::task<std::unique_ptr<luks::LuksContainer>> open_container(std::unique_ptr<block::Device> file,
-                                                              const LayerOptions& options,
+// What a container consists of; the header is null where it lies before the payload.
+struct LuksFiles {
+  std::unique_ptr<block::Device> payload;
+  std::unique_ptr<block::Device> header;
+  block::Device& holding_header() const { return header ? *header : *payload; }
+};
+
+// The header's file of its own.
+io::task<std::unique_ptr<block::Device>> open_detached_header(Walk& walk, Node& payload,
+                                                              LayerOptions& options, const OpenPolicy& policy,
+                                                              size_t index) {
+  if (options.header.empty()) co_return nullptr;
+  const std::string what = fmt::format("LUKS header of '{}'", options.path);
+  Node header;
+  try {
+    header = co_await open_storage(walk, std::move(options.header), policy, what);
+    lock_files(header, /*is_raw_top=*/false, policy);
+  } catch (const Error& error) {
+    throw error.with_context(what);
+  }
+  payload.description["header"] = std::move(header.description);
+  payload.filename.clear();
+  walk.chain[index].shown_name = shown_name(payload);
+  walk.chain[index].header_file = header.device.get();
+  co_return sector_aligned(std::move(header.device));
+}
+
+io::task<std::unique_ptr<luks::LuksContainer>> open_container(LuksFiles files, const LayerOptions& options,
                                                               const OpenPolicy& policy, bool is_top) {
   const std::string label = policy.label.empty() ? options.path : policy.label;
   if (!is_top) {
     const std::optional<luks::Luks1Volume> volume =
-        co_await unlock_as_above({*file, 0, 0}, options, policy, label);
-    if (volume) co_return co_await luks::LuksContainer::open(std::move(file), *volume, !policy.writable);
+        co_await unlock_as_above({files.holding_header(), 0, 0}, options, policy, label);
+    if (volume)
+      co_return co_await luks::LuksContainer::open(std::move(files.payload), *volume, !policy.writable,
+                                                   std::move(files.header));
   }
   const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-  luks::Luks1Volume volume = co_await luks::luks1_unlock(*file, 0, 0, passphrase);
-  auto container = co_await luks::LuksContainer::open(std::move(file), volume, !policy.writable);
+  luks::Luks1Volume volume = co_await luks::luks1_unlock(files.holding_header(), 0, 0, passphrase);
+  auto container = co_await luks::LuksContainer::open(std::move(files.payload), volume, !policy.writable,
+                                                      std::move(files.header));
   if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
   co_return container;
 }
 
-io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, std::unique_ptr<block::Device> file,
-                                                   LayerOptions options, OpenPolicy policy, size_t index) {
+io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, Node& node, LayerOptions options,
+                                                   OpenPolicy policy, size_t index) {
+  std::unique_ptr<block::Device> header = co_await open_detached_header(walk, node, options, policy, index);
+  LuksFiles files = {sector_aligned(std::move(node.device)), std::move(header)};
   std::unique_ptr<luks::LuksContainer> container;
   if (policy.keys == Keys::kUnused) {
-    container = co_await luks::LuksContainer::open_locked(sector_aligned(std::move(file)));
+    container = co_await luks::LuksContainer::open_locked(std::move(files.payload), std::move(files.header));
   } else if (policy.volume != nullptr) {
-    container =
-        co_await luks::LuksContainer::open(sector_aligned(std::move(file)), *policy.volume, !policy.writable);
+    container = co_await luks::LuksContainer::open(std::move(files.payload), *policy.volume, !policy.writable,
+                                                   std::move(files.header));
   } else {
-    container = co_await open_container(sector_aligned(std::move(file)), options, policy, index == 0);
+    container = co_await open_container(std::move(files), options, policy, index == 0);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();
@@ -392,7 +431,7 @@ io::task<void> open_format(Walk& walk, Node& node, Options& own, LayerOptions op
     fail(ErrorKind::kUnsupported, "'{}': format {} has no internal snapshots", options.path,
          format_name(format));
   if (format == Format::kLuks) {
-    node.device = co_await open_luks(walk, std::move(node.device), std::move(options), policy, index);
+    node.device = co_await open_luks(walk, node, std::move(options), policy, index);
   } else if (format != Format::kRaw) {
     node.device =
         co_await open_foreign_layer(walk, std::move(node.device), std::move(options), policy, index);

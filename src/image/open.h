@@ -6,6 +6,7 @@
 // to it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,6 +46,8 @@ struct OpenPolicy {
   bool exclusive = false;          // refuses other writers of a raw image too (a format's image always does)
   bool headers_only = false;       // as info: a raw image and force_share take no locks at all
   bool for_check = false;          // qcow2: open although the tables are bad
+  // qcow2, the top only: puts a device over its file, whose requests are of whole sectors.
+  std::function<std::unique_ptr<block::Device>(std::unique_ptr<block::Device>)> wrap_file = nullptr;
   Keys keys = Keys::kNeeded;
   CacheMode cache = {};
   std::optional<CacheMode> cache_below = std::nullopt;  // of the layers below the top, where it is another
@@ -71,6 +74,7 @@ struct Layer {
   block::Device* file = nullptr;             // where it is stored
   storage::FileDevice* host_file = nullptr;  // the same, if that is a file of this host
   block::Device* data_file = nullptr;        // qcow2, if it has one
+  block::Device* header_file = nullptr;      // luks, if its header is detached
   qcow2::Image* qcow2 = nullptr;             // one of these for the formats that have them
   luks::LuksContainer* luks = nullptr;
   foreign::Image* foreign = nullptr;

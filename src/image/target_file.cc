@@ -58,8 +58,14 @@ void copy_permissions(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-TargetFile::TargetFile(const std::string& path) : path_(path), final_path_(follow_links(path)) {
+TargetFile::TargetFile(const std::string& path, bool elsewhere)
+    : path_(path), final_path_(elsewhere ? path : follow_links(path)) {
   if (path.empty()) fail(ErrorKind::kInvalidArgument, "the name of the target is empty");
+  if (elsewhere) {
+    in_place_ = true;
+    working_path_ = path;
+    return;
+  }
   struct stat about = {};
   const bool exists = stat(path.c_str(), &about) == 0;
   if (exists && S_ISDIR(about.st_mode)) fail(ErrorKind::kInvalidArgument, "'{}' is a directory", path);

@@ -2,7 +2,7 @@
 //
 // It is written under a hidden temporary name in the same folder and renamed over the target at the end;
 // until then an existing target stays as it is, locked against other writers. Block devices and other special
-// files are written in place: `in_place()`.
+// files, and storage that is no file of this host, are written in place: `in_place()`.
 #pragma once
 
 #include <functional>
@@ -19,7 +19,8 @@ class TargetFile {
  public:
   // Chooses the temporary name; creates nothing yet. Follows symbolic links. Throws Error: kLocked when
   // another process uses an existing target, others when it could not be written.
-  explicit TargetFile(const std::string& path);
+  // `elsewhere`: the name is not one of this host's file system.
+  explicit TargetFile(const std::string& path, bool elsewhere = false);
   // Removes the temporary file, and those made beside it, unless commit() was called.
   ~TargetFile();
   TargetFile(const TargetFile&) = delete;

@@ -2,6 +2,7 @@
 #include "io/execute.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -18,6 +19,13 @@ int64_t or_errno(ssize_t result) {
 
 }  // namespace
 
+int64_t poll_once(int fd, int events, const timespec* timeout) {
+  pollfd descriptor = {.fd = fd, .events = static_cast<short>(events), .revents = 0};
+  const int ready = ppoll(&descriptor, 1, timeout, nullptr);
+  if (ready <= 0) return ready < 0 ? -errno : -ETIME;
+  return (descriptor.revents & POLLNVAL) != 0 ? -EBADF : descriptor.revents;
+}
+
 int64_t execute_blocking(const Operation& operation) {
   const auto length = static_cast<size_t>(operation.length);
   const auto offset = static_cast<off_t>(operation.offset);
@@ -33,6 +41,10 @@ int64_t execute_blocking(const Operation& operation) {
     case OperationKind::kSleep:
       std::this_thread::sleep_for(std::chrono::nanoseconds(operation.length));
       return 0;
+    case OperationKind::kPoll: {
+      const timespec timeout = timespec_of(operation.length);
+      return poll_once(operation.fd, operation.mode, operation.length != 0 ? &timeout : nullptr);
+    }
     case OperationKind::kYield:
       return 0;
   }

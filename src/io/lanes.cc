@@ -20,10 +20,11 @@ unsigned available_cpus() noexcept {
 Lanes::Lanes(unsigned count, Backend backend) {
   if (count == 0) count = available_cpus();
   for (unsigned i = 0; i < count; ++i) reactors_.push_back(make_reactor(backend));
-  // Signals are for the home lane.
+  // Signals are for the home lane, but for those that a lane brings about itself.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
+  sigdelset(&all, SIGBUS);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     for (unsigned i = 1; i < count; ++i)

@@ -17,7 +17,7 @@
 
 namespace cofre::io {
 
-enum class OperationKind : uint8_t { kYield, kRead, kWrite, kDataSync, kFallocate, kSleep };
+enum class OperationKind : uint8_t { kYield, kRead, kWrite, kDataSync, kFallocate, kSleep, kPoll };
 
 // What the caller knows of the file: whether handing a small transfer to another thread costs more than doing
 // it.
@@ -33,9 +33,10 @@ struct Operation {
   OperationKind kind = OperationKind::kYield;
   Residence residence = Residence::kUnknown;
   int fd = -1;
-  int mode = 0;  // kFallocate: its mode
+  bool cancelled = false;  // somebody called cancel()
+  int mode = 0;            // kFallocate: its mode; kPoll: the events, as of poll(2)
   void* buffer = nullptr;
-  uint64_t length = 0;  // bytes; kSleep: nanoseconds
+  uint64_t length = 0;  // bytes; kSleep: nanoseconds; kPoll: the same, at most so long (0: for ever)
   uint64_t offset = 0;  // bytes in the file
   int64_t result = 0;   // as the system call gives it; negative: -errno
   std::coroutine_handle<> waiter = nullptr;
@@ -90,6 +91,9 @@ class Reactor {
 
   // Starts `operation`; its waiter is resumed later, on this thread, never from within submit().
   virtual void submit(Operation& operation) = 0;
+  // Ends a kSleep or kPoll that was submitted and whose waiter was not resumed yet: soon it completes with
+  // -ECANCELED, or as it would have anyway.
+  virtual void cancel(Operation& operation) = 0;
 
   // Resumes wakeup.waiter on this reactor's thread. Any thread may call.
   void post(Wakeup& wakeup) noexcept;

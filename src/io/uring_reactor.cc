@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "base/error.h"
 #include "io/backends.h"
@@ -46,8 +47,15 @@ class UringReactor final : public Reactor {
     }
   }
 
+  void cancel(Operation& operation) override {
+    operation.cancelled = true;
+    cancelled_.push_back(&operation);
+    start_cancellations();
+  }
+
  protected:
   void turn(bool may_block) override {
+    start_cancellations();
     start_backlog();
     const bool ran = run_ready();
     if (!ran && may_block && reap() == 0 && arm_event() && prepare_to_block()) {
@@ -75,6 +83,7 @@ class UringReactor final : public Reactor {
   }
 
   bool start(Operation& operation) {
+    if (operation.kind == OperationKind::kPoll && operation.length != 0) return start_with_timeout(operation);
     io_uring_sqe* entry = next_entry();
     if (entry == nullptr) return false;
     prepare(entry, operation);
@@ -82,9 +91,50 @@ class UringReactor final : public Reactor {
     return true;
   }
 
+  // Two entries that go to the kernel together: the operation, and the time after which it is given up.
+  bool start_with_timeout(Operation& operation) {
+    if (io_uring_sq_space_left(&ring_) < 2) check_submitted(io_uring_submit(&ring_));
+    if (io_uring_sq_space_left(&ring_) < 2) return false;
+    io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+    prepare(entry, operation);
+    io_uring_sqe_set_data(entry, &operation);
+    entry->flags |= IOSQE_IO_LINK;
+    io_uring_sqe* timeout = io_uring_get_sqe(&ring_);
+    io_uring_prep_link_timeout(timeout, to_timespec(operation), 0);
+    io_uring_sqe_set_data(timeout, &nobody_);
+    return true;
+  }
+
+  // The timespec must outlive submission only; it is kept in the operation's own unused fields.
+  static __kernel_timespec* to_timespec(Operation& operation) {
+    static_assert(sizeof(__kernel_timespec) == 2 * sizeof(uint64_t));
+    const uint64_t nanoseconds = operation.length;
+    operation.length = nanoseconds / 1'000'000'000;
+    operation.offset = nanoseconds % 1'000'000'000;
+    return reinterpret_cast<__kernel_timespec*>(&operation.length);
+  }
+
+  // Of operations that wait in the backlog the kernel knows nothing: they end when their turn comes.
+  void start_cancellations() {
+    while (!cancelled_.empty()) {
+      io_uring_sqe* entry = next_entry();
+      if (entry == nullptr) return;
+      io_uring_prep_cancel(entry, cancelled_.back(), 0);
+      io_uring_sqe_set_data(entry, &nobody_);
+      cancelled_.pop_back();
+    }
+  }
+
   void start_backlog() {
     while (!backlog_.empty()) {
-      if (!start(*backlog_.front())) return;
+      Operation& operation = *backlog_.front();
+      if (operation.cancelled) {  // before it began
+        operation.result = -ECANCELED;
+        backlog_.pop();
+        ready_.push(operation);
+        continue;
+      }
+      if (!start(operation)) return;
       backlog_.pop();
     }
   }
@@ -112,15 +162,12 @@ class UringReactor final : public Reactor {
         io_uring_prep_fallocate(entry, operation.fd, operation.mode, static_cast<off_t>(operation.offset),
                                 static_cast<off_t>(operation.length));
         break;
-      case OperationKind::kSleep: {
-        // The timespec must outlive submission only; it is kept in the operation's own unused fields.
-        static_assert(sizeof(__kernel_timespec) == 2 * sizeof(uint64_t));
-        const uint64_t nanoseconds = operation.length;
-        operation.length = nanoseconds / 1'000'000'000;
-        operation.offset = nanoseconds % 1'000'000'000;
-        io_uring_prep_timeout(entry, reinterpret_cast<__kernel_timespec*>(&operation.length), 0, 0);
+      case OperationKind::kSleep:
+        io_uring_prep_timeout(entry, to_timespec(operation), 0, 0);
         break;
-      }
+      case OperationKind::kPoll:
+        io_uring_prep_poll_add(entry, operation.fd, static_cast<unsigned>(operation.mode));
+        break;
       case OperationKind::kYield:
         break;
     }
@@ -161,19 +208,30 @@ class UringReactor final : public Reactor {
         event_armed_ = false;
         continue;
       }
-      operation->result = operation->kind == OperationKind::kSleep && result == -ETIME ? 0 : result;
+      if (operation == &nobody_) continue;
+      if (operation->cancelled) std::erase(cancelled_, operation);
+      operation->result = result_of(*operation, result);
       operation->waiter.resume();
       ++resumed;
     }
     return resumed;
   }
 
+  static int result_of(const Operation& operation, int result) {
+    if (operation.kind == OperationKind::kSleep && result == -ETIME) return 0;
+    // The linked timeout ends a kPoll by cancelling it.
+    if (operation.kind == OperationKind::kPoll && result == -ECANCELED && !operation.cancelled) return -ETIME;
+    return result;
+  }
+
   io_uring ring_;
   int event_fd_ = -1;
   uint64_t event_value_ = 0;
   bool event_armed_ = false;
-  OperationQueue ready_;    // completed without the kernel
-  OperationQueue backlog_;  // found the submission queue full
+  OperationQueue ready_;               // completed without the kernel
+  OperationQueue backlog_;             // found the submission queue full
+  std::vector<Operation*> cancelled_;  // the kernel was not told yet
+  Operation nobody_;                   // stands for what nobody waits for
 };
 
 int make_ring(io_uring& ring) {

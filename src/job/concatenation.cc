@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/aligned_buffer.h"
 #include "base/checked.h"
@@ -16,7 +17,9 @@ constexpr uint64_t kLongest = uint64_t{1} << 62;
 
 }  // namespace
 
-Concatenation::Concatenation(std::vector<block::Device*> devices, block::Device* base) : base_(base) {
+Concatenation::Concatenation(std::vector<block::Device*> devices, block::Device* base,
+                             TellUnreadable unreadable)
+    : base_(base), unreadable_(std::move(unreadable)) {
   for (block::Device* device : devices) {
     const uint64_t length = device->length_bytes();
     if (length > kLongest || padded_ > kLongest - length)
@@ -46,6 +49,23 @@ io::task<Concatenation::Piece> Concatenation::map(uint64_t offset, uint64_t limi
   const uint64_t inside = offset - span.start;
   if (inside >= span.length)
     co_return Piece{.end = std::min(limit, end_of_padding(span)), .extent = {.zero = true}};
+  if (!unreadable_) co_return co_await map_span(span, offset, limit);
+  std::optional<Error> failure;
+  try {
+    co_return co_await map_span(span, offset, limit);
+  } catch (const Error& error) {
+    failure = error;
+  }
+  unreadable_({.offset = offset, .is_map = true, .error = *failure});
+  // Perhaps the map of what comes next can be read.
+  const uint64_t end =
+      span.start + std::min(span.length, align_down(inside, salvage_unit(span)) + salvage_unit(span));
+  co_return Piece{.end = std::min(limit, end), .extent = {.allocated = true, .data = true}};
+}
+
+io::task<Concatenation::Piece> Concatenation::map_span(const Span& span, uint64_t offset,
+                                                       uint64_t limit) const {
+  const uint64_t inside = offset - span.start;
   // A lookup may start early and end late to suit the device's alignment.
   const uint64_t alignment = span.device->limits().request_alignment;
   const uint64_t from = align_down(inside, alignment);
@@ -72,12 +92,41 @@ io::task<void> Concatenation::read(uint64_t offset, Bytes destination) const {
     uint64_t count = 0;
     if (inside < span.length) {
       count = std::min<uint64_t>(destination.size(), span.length - inside);
-      co_await read_device(*span.device, inside, destination.first(count));
+      co_await read_span(span, inside, destination.first(count));
     } else {
       count = std::min<uint64_t>(destination.size(), end_of_padding(span) - offset);
       std::memset(destination.data(), 0, count);
     }
     offset += count;
+    destination = destination.subspan(count);
+  }
+}
+
+// What is read, or lost, at once when a larger request failed.
+uint64_t Concatenation::salvage_unit(const Span& span) noexcept {
+  return std::max<uint64_t>(kSectorBytes, span.device->limits().request_alignment);
+}
+
+io::task<void> Concatenation::read_span(const Span& span, uint64_t inside, Bytes destination) const {
+  if (!unreadable_) co_return co_await read_device(*span.device, inside, destination);
+  try {
+    co_return co_await read_device(*span.device, inside, destination);
+  } catch (const Error&) {  // by units it is found out which of them are meant
+  }
+  co_await read_by_units(span, inside, destination);
+}
+
+io::task<void> Concatenation::read_by_units(const Span& span, uint64_t inside, Bytes destination) const {
+  const uint64_t unit = salvage_unit(span);
+  while (!destination.empty()) {
+    const uint64_t count = std::min<uint64_t>(destination.size(), unit - inside % unit);
+    try {
+      co_await read_device(*span.device, inside, destination.first(count));
+    } catch (const Error& error) {
+      unreadable_({.offset = span.start + inside, .error = error});
+      std::memset(destination.data(), 0, count);
+    }
+    inside += count;
     destination = destination.subspan(count);
   }
 }

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "block/device.h"
 #include "io/task.h"
+#include "job/salvage.h"
 
 namespace cofre::job {
 
@@ -16,7 +17,9 @@ namespace cofre::job {
 class Concatenation {
  public:
   // `base`: what this device or those below it decide is not told apart (see Piece); null: everything is.
-  explicit Concatenation(std::vector<block::Device*> devices, block::Device* base = nullptr);
+  // `unreadable`: hears of what cannot be read, which is taken for zeros; empty: the first error is thrown.
+  explicit Concatenation(std::vector<block::Device*> devices, block::Device* base = nullptr,
+                         TellUnreadable unreadable = {});
 
   // The end of the last device, without and with its padding.
   uint64_t length_bytes() const noexcept { return length_; }
@@ -44,10 +47,15 @@ class Concatenation {
   };
   const Span& span_at(uint64_t offset) const noexcept;
   uint64_t end_of_padding(const Span& span) const noexcept;
+  io::task<Piece> map_span(const Span& span, uint64_t offset, uint64_t limit) const;
+  io::task<void> read_span(const Span& span, uint64_t inside, Bytes destination) const;
+  io::task<void> read_by_units(const Span& span, uint64_t inside, Bytes destination) const;
+  static uint64_t salvage_unit(const Span& span) noexcept;
   static io::task<void> read_device(block::Device& device, uint64_t offset, Bytes destination);
 
   std::vector<Span> spans_;
   block::Device* base_;
+  TellUnreadable unreadable_;
   uint64_t length_ = 0;
   uint64_t padded_ = 0;
   uint64_t preferred_ = 0;

@@ -95,7 +95,8 @@ class ConvertJob {
         plan_(source, rules_, control_),
         list_(control_, plan_),
         rate_(options.bytes_per_second, control_),
-        turnstile_(control_) {}
+        turnstile_(control_),
+        offload_(options.source_file != nullptr && options.target_file != nullptr) {}
 
   io::task<ConvertStats> run(const std::vector<io::Reactor*>& lanes) {
     const auto start = std::chrono::steady_clock::now();
@@ -108,6 +109,7 @@ class ConvertJob {
     co_return ConvertStats{.bytes_read = read_,
                            .bytes_written = written_,
                            .bytes_zeroed = zeroed_,
+                           .bytes_offloaded = offloaded_,
                            .bytes_skipped = skipped_ + plan_.skipped_bytes(),
                            .seconds = took.count()};
   }
@@ -133,16 +135,44 @@ class ConvertJob {
     AlignedBuffer buffer;
     ConvertChunk chunk;
     while (co_await list_.take(chunk)) {
+      const bool by_kernel = may_offload(chunk);
       if (!chunk.zero) {
-        if (!buffer) buffer = AlignedBuffer(rules_.chunk_bytes);
-        co_await source_.read(chunk.offset, buffer.bytes().first(chunk.length));
-        read_ += chunk.length;
+        if (!by_kernel) co_await read(chunk, buffer);
         co_await rate_.pace(chunk.length);
       }
       if (!options_.out_of_order && !co_await turnstile_.enter(chunk.ticket)) co_return;
-      co_await move_chunk(chunk, std::as_const(buffer).bytes());
+      if (by_kernel && offload(chunk)) {
+        if (!options_.out_of_order) co_await turnstile_.leave();
+      } else {
+        if (by_kernel) co_await read(chunk, buffer);
+        co_await move_chunk(chunk, std::as_const(buffer).bytes());
+      }
       control_.advance(chunk.length);
     }
+  }
+
+  io::task<void> read(const ConvertChunk& chunk, AlignedBuffer& buffer) {
+    if (!buffer) buffer = AlignedBuffer(rules_.chunk_bytes);
+    co_await source_.read(chunk.offset, buffer.bytes().first(chunk.length));
+    read_ += chunk.length;
+  }
+
+  // What lies behind the source's end is padding, which its file does not have.
+  bool may_offload(const ConvertChunk& chunk) const noexcept {
+    return !chunk.zero && offload_.load(std::memory_order_relaxed) &&
+           chunk.offset + chunk.length <= options_.source_file->length_bytes();
+  }
+
+  // False: the kernel does not do it for these files, nor will it for the next chunk; or it met an error,
+  // which reading or writing will tell better.
+  bool offload(const ConvertChunk& chunk) {
+    if (!options_.target_file->copy_range(*options_.source_file, chunk.offset, chunk.offset, chunk.length)) {
+      offload_.store(false, std::memory_order_relaxed);
+      return false;
+    }
+    offloaded_ += chunk.length;
+    written_ += chunk.length;
+    return true;
   }
 
   // Begins all writes of a chunk before any need be over, and lets the next chunk begin its own then: so the
@@ -246,6 +276,8 @@ class ConvertJob {
   std::atomic<uint64_t> read_ = 0;
   std::atomic<uint64_t> written_ = 0;
   std::atomic<uint64_t> zeroed_ = 0;
+  std::atomic<bool> offload_;
+  std::atomic<uint64_t> offloaded_ = 0;
   std::atomic<uint64_t> skipped_ = 0;
 };
 
@@ -272,7 +304,7 @@ void check_lengths(const Concatenation& source, const block::Device& target) {
 io::task<ConvertStats> convert_on(std::vector<io::Reactor*> lanes, std::vector<block::Device*> sources,
                                   block::Device& target, ConvertOptions options) {
   check_request(sources, options);
-  const Concatenation source(std::move(sources), options.source_base);
+  const Concatenation source(std::move(sources), options.source_base, options.unreadable);
   check_lengths(source, target);
   check_compression(target, options);
   ConvertJob job(source, target, options);

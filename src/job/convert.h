@@ -12,6 +12,8 @@
 #include "block/device.h"
 #include "io/lanes.h"
 #include "job/progress.h"
+#include "job/salvage.h"
+#include "storage/file.h"
 
 namespace cofre::job {
 
@@ -29,6 +31,13 @@ struct ConvertOptions {
   bool zero_tail = false;  // a target longer than the sources: zero the rest too (else it is left alone)
   uint64_t bytes_per_second = 0;  // the most that is written as bytes; 0: no limit
   unsigned parallel = 0;          // chunks in flight (-m); 0: chosen by the number of lanes
+  // Not empty: hears of what cannot be read, and zeros take its place rather than to end the job.
+  TellUnreadable unreadable = {};
+  // The files of which the one source and the target are the bytes as they lie, to have the kernel copy from
+  // one to the other as long as it can (-C); null: bytes pass through here. Zeros in data are not looked for
+  // then.
+  storage::FileDevice* source_file = nullptr;
+  storage::FileDevice* target_file = nullptr;
   // false: writes are begun in rising order, so that a target lays out its clusters in the order of the disk.
   bool out_of_order = true;
   Progress progress = {};
@@ -36,10 +45,11 @@ struct ConvertOptions {
 
 // Bytes of the target's range. written + zeroed + skipped is the length of what the job covers.
 struct ConvertStats {
-  uint64_t bytes_read = 0;     // data, and small holes between it
-  uint64_t bytes_written = 0;  // written as bytes
-  uint64_t bytes_zeroed = 0;   // written by write_zeroes()
-  uint64_t bytes_skipped = 0;  // zeros not written, and what is left to the base
+  uint64_t bytes_read = 0;       // data, and small holes between it
+  uint64_t bytes_written = 0;    // written as bytes
+  uint64_t bytes_zeroed = 0;     // written by write_zeroes()
+  uint64_t bytes_offloaded = 0;  // of those written: copied by the kernel
+  uint64_t bytes_skipped = 0;    // zeros not written, and what is left to the base
   double seconds = 0;
 };
 

@@ -252,6 +252,23 @@ io::task<void> FileDevice::write(uint64_t offset, ConstBytes source, block::Writ
   if (flags.fua && !options_.write_through) co_await flush();
 }
 
+bool FileDevice::copy_range(const FileDevice& source, uint64_t source_offset, uint64_t offset,
+                            uint64_t length) {
+  // Whether a copy honours O_DSYNC is the file system's business.
+  if (limits_.read_only || options_.write_through || !range_within(offset, length, INT64_MAX)) return false;
+  claim_end(offset + length);
+  auto from = static_cast<off64_t>(source_offset);
+  auto to = static_cast<off64_t>(offset);
+  while (length > 0) {
+    const ssize_t copied = ::copy_file_range(source.fd_, &from, fd_, &to, length, 0);
+    if (copied < 0 && errno == EINTR) continue;
+    if (copied <= 0) return false;
+    length -= static_cast<uint64_t>(copied);
+  }
+  note_written_to(static_cast<uint64_t>(to));
+  return true;
+}
+
 io::task<void> FileDevice::write_some(uint64_t offset, ConstBytes source) {
   Retries retries;
   while (!source.empty()) {

@@ -49,6 +49,10 @@ class FileDevice final : public block::Device {
   io::task<void> close() override;
   std::optional<uint64_t> allocated_bytes() const override;
 
+  // Has the kernel copy bytes of another file here (copy_file_range), past this process. False: it did not
+  // for all of them, for whatever reason. The calling lane waits meanwhile: for bulk jobs.
+  bool copy_range(const FileDevice& source, uint64_t source_offset, uint64_t offset, uint64_t length);
+
   // Replaces the locks held. Throws Error kLocked and keeps the old ones.
   void set_locks(FileLocks wanted);
   bool is_block_device() const noexcept { return is_block_device_; }

@@ -95,6 +95,7 @@ io::task<void> perform(const BitmapArguments& given, const Action& action, qcow2
   const std::string& bitmap = given.bitmap();
   std::optional<uint64_t> granularity;
   if (given.granularity) granularity = image::parse_size(*given.granularity, "granularity");
+  if (granularity == 0) granularity.reset();  // as with qemu-img, the default
   if (action.name == "add") co_await qcow2::add_bitmap(image, bitmap, granularity);
   if (action.name == "remove") co_await qcow2::remove_bitmap(image, bitmap);
   if (action.name == "clear") co_await qcow2::clear_bitmap(image, bitmap);

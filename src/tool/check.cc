@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "image/describe.h"
 #include "io/lanes.h"
+#include "tool/check_backup.h"
 #include "tool/command_line.h"
 #include "tool/interrupt.h"
 #include "tool/terminal.h"
@@ -24,6 +25,8 @@ struct CheckArguments {
   SecretOptions secrets;
   std::string output = "human";
   std::string repair;
+  std::optional<std::string> backup;
+  std::optional<std::string> restore;
   std::string cache = "writeback";
   bool quiet = false;
   bool percent = false;
@@ -35,6 +38,8 @@ void declare(CommandLine& line, CheckArguments& into) {
   line.value(
       "-r,--repair", into.repair, "WHAT",
       "Repair: leaks (harmless), or all (may choose wrong where the image is really damaged: have a copy)");
+  line.value("--backup", into.backup, "PATH", "With -r: keep what the repair changes in this new file");
+  line.value("--restore", into.restore, "PATH", "Put back what --backup kept, instead of a check");
   line.value("--output", into.output, "FORM", "human (default) or json");
   line.value("-T", into.cache, "CACHE",
              "Cache mode of the image: none, writeback (default), writethrough, ...");
@@ -78,17 +83,24 @@ void print_repairs(const qcow2::CheckResult& fixed) {
       fixed.leaks_fixed, fixed.corruptions_fixed);
 }
 
+image::OpenPolicy policy_of(const CheckArguments& given, bool writable, image::Secrets& secrets) {
+  return {.writable = writable,
+          .force_share = given.source.force_share,
+          .no_backing = true,
+          .for_check = true,
+          .keys = image::Keys::kUnused,
+          .cache = image::parse_cache_mode(given.cache),
+          .secrets = &secrets};
+}
+
 io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image::Secrets& secrets,
                                    io::Reactor& reader) {
   const bool repair = !given.repair.empty();
-  image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]),
-                                                        {.writable = repair,
-                                                         .force_share = given.source.force_share,
-                                                         .no_backing = true,
-                                                         .for_check = true,
-                                                         .keys = image::Keys::kUnused,
-                                                         .cache = image::parse_cache_mode(given.cache),
-                                                         .secrets = &secrets});
+  image::OpenPolicy policy = policy_of(given, repair, secrets);
+  std::optional<CheckBackup> backup;
+  if (given.backup) backup.emplace(*given.backup).add_to(policy);
+  image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]), std::move(policy));
+  if (backup) backup->note_identity(image.top());
   CheckOutcome outcome;
   outcome.format = image.top().format;
   if (qcow2::Image* const qcow2 = image.top().qcow2) {
@@ -100,8 +112,20 @@ io::task<CheckOutcome> check_image(const CheckArguments& given, bool json, image
       outcome.result = co_await check_once(*qcow2, given, false, reader);
     }
   }
+  const uint64_t kept = backup ? backup->bytes_kept() : 0;
   co_await image.close();
+  if (backup && !json && !given.quiet)
+    fmt::print("What the repair changed ({} bytes) is kept in '{}': check --restore puts it back.\n", kept,
+               *given.backup);
   co_return outcome;
+}
+
+io::task<void> restore(const CheckArguments& given, image::Secrets& secrets) {
+  image::OpenedImage image = co_await image::open_image(given.source.name(given.names[0]),
+                                                        policy_of(given, /*writable=*/true, secrets));
+  const uint64_t bytes = co_await restore_backup(*given.restore, image.top());
+  co_await image.close();
+  if (!given.quiet) fmt::print("{} bytes of '{}' were put back.\n", bytes, given.names[0]);
 }
 
 void print_text(const qcow2::CheckResult& result) {
@@ -174,9 +198,16 @@ int run_check(const Session& session, const std::vector<std::string>& arguments)
   if (!given.repair.empty() && given.repair != "leaks" && given.repair != "all")
     line.fail_usage(
         fmt::format("unknown option value for -r (expecting 'leaks' or 'all'): {}", given.repair));
+  if (given.backup && given.repair.empty())
+    line.fail_usage("--backup goes with -r: only a repair changes the image");
+  if (given.restore && !given.repair.empty()) line.fail_usage("--restore and -r exclude each other");
   const bool json = parse_output_is_json(given.output);
   image::Secrets secrets = given.secrets.secrets();  // metadata needs none, but other objects
   io::Lanes lanes(std::min(2u, io::available_cpus()));
+  if (given.restore) {
+    lanes.run(restore(given, secrets));
+    return 0;
+  }
   const CheckOutcome outcome = lanes.run(check_image(given, json, secrets, lanes.lane(lanes.count() - 1)));
   if (!outcome.supported) {
     tell(fmt::format("{}: this image format does not support checks ('{}' is {})\n", session.program,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <climits>
+#include <iterator>
 #include <sstream>
 
 #include "base/error.h"
@@ -212,6 +213,13 @@ image::Secrets SecretOptions::secrets() const {
   }
   secrets.set_prompt(ask_passphrase);
   return secrets;
+}
+
+std::vector<std::string> SecretOptions::take_objects(bool (*is_other)(const std::string& object)) {
+  std::vector<std::string> taken;
+  std::ranges::copy_if(objects_, std::back_inserter(taken), is_other);
+  std::erase_if(objects_, is_other);
+  return taken;
 }
 
 void SourceOptions::add_to(CommandLine& line, bool with_format, bool with_force_share) {

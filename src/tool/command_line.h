@@ -68,6 +68,8 @@ class SecretOptions {
   void add_to(CommandLine& line);
   // The secrets given; the prompt stands behind them. Throws Error.
   image::Secrets secrets() const;
+  // Takes out the objects whose type is none of secrets(): "tls-creds-x509,id=...".
+  std::vector<std::string> take_objects(bool (*is_other)(const std::string& object));
   // Whether there are any, so that nobody has to be asked.
   bool given() const noexcept { return !objects_.empty() || passphrase_file_ || passphrase_fd_; }
 

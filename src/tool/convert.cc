@@ -28,9 +28,10 @@ struct ConvertArguments {
   std::optional<std::string> backing_format;
   std::string target_cache = "writeback";
   std::string source_cache = "writeback";
-  std::string sparse = "4k";
+  std::optional<std::string> sparse;
   std::optional<std::string> parallel;
   std::optional<std::string> snapshot;
+  std::optional<std::string> rate;
   bool target_image_opts = false;
   bool target_is_zero = false;
   bool existing_target = false;
@@ -41,6 +42,7 @@ struct ConvertArguments {
   bool quiet = false;
   bool out_of_order = false;
   bool copy_offloading = false;
+  bool salvage = false;
   bool stats = false;
   std::vector<std::string> names;  // the sources and, last, the target
 };
@@ -76,13 +78,24 @@ void declare(CommandLine& line, ConvertArguments& into) {
   line.value("-T", into.source_cache, "CACHE", "Cache mode of the sources (default writeback)");
   line.value("-m", into.parallel, "N", "Requests in flight, 1 to 16 (default: chosen by the number of CPUs)");
   line.flag("-W", into.out_of_order, "Let the target allocate in whatever order the data comes");
-  line.flag("-C", into.copy_offloading, "Taken for compatibility: has no effect");
+  line.flag("-C", into.copy_offloading,
+            "Have the kernel copy (raw to raw; where it can): zeros in the data are not looked for then");
+  line.value("-r", into.rate, "RATE", "Write at most so many bytes a second (suffixes k, M, G, ...)");
+  line.flag("--salvage", into.salvage,
+            "Take what cannot be read for zeros, with a warning for each sector, rather than to fail");
   line.flag("-c", into.compressed, "Store each cluster compressed, where that makes it shorter (qcow2 only)");
   line.flag("-p", into.percent, "Show progress in percent");
   line.flag("-q", into.quiet, "Print nothing but errors");
   line.flag("--stats", into.stats, "Tell on standard error which AES kernel ran, and how fast");
   into.secrets.add_to(line);
   line.arguments(into.names, "FILE", "The source (several are concatenated), and last the target");
+}
+
+void check_copy_offloading(const CommandLine& line, const ConvertArguments& given) {
+  if (!given.copy_offloading) return;
+  if (given.compressed) line.fail_usage("Cannot enable copy offloading when -c is used");
+  if (given.sparse) line.fail_usage("Cannot enable copy offloading when -S is used");
+  if (given.salvage) line.fail_usage("Cannot use copy offloading in salvaging mode");
 }
 
 void check_arguments(const CommandLine& line, const ConvertArguments& given) {
@@ -93,8 +106,8 @@ void check_arguments(const CommandLine& line, const ConvertArguments& given) {
     line.fail_usage("--target-is-zero requires use of -n flag");
   if (given.target_image_opts && given.target_format)
     line.fail_usage("--target-image-opts and -O are mutually exclusive: give driver=FMT in the options");
-  if (given.existing_target && (!given.options.empty() || given.backing_format))
-    line.fail_usage("-n writes into an image that exists: -o and -F are for new ones");
+  if (given.existing_target && !given.options.empty())
+    line.fail_usage("-n writes into an image that exists: -o has no effect there");
   if (given.backing_file && !given.backing_format && !given.existing_target)
     line.fail_usage("use of backing file requires explicit backing format: add -F raw, -F qcow2 or -F luks");
   if (given.skip_broken_bitmaps && !given.bitmaps)
@@ -103,6 +116,8 @@ void check_arguments(const CommandLine& line, const ConvertArguments& given) {
     line.fail_usage("Copying bitmaps only possible with single source");
   if (given.snapshot && given.names.size() != 2)
     line.fail_usage("No support for concatenating multiple snapshot");
+  check_copy_offloading(line, given);
+  if (given.rate) image::parse_size(*given.rate, "rate limit");
   if (given.backing_file && given.names.size() != 2)
     line.fail_usage("-B makes no sense with several sources");
 }
@@ -176,9 +191,22 @@ uint64_t parse_sparse_size(const std::string& text) {
   return bytes;
 }
 
-job::ConvertOptions make_options(const ConvertArguments& given, ProgressDisplay& progress) {
+// Warns as qemu-img does, and lets an interrupt end even the slow way through a bad region.
+job::TellUnreadable tell_unreadable(const Session& session, bool quiet) {
+  return [program = session.program, quiet](const job::Unreadable& loss) {
+    if (!quiet)
+      tell(fmt::format("{}: warning: error while reading {}offset {}: {}\n", program,
+                       loss.is_map ? "block status at " : "", loss.offset, loss.error.what()));
+    if (interrupted()) fail(ErrorKind::kCancelled, "the conversion was cancelled");
+  };
+}
+
+job::ConvertOptions make_options(const Session& session, const ConvertArguments& given,
+                                 ProgressDisplay& progress) {
   job::ConvertOptions options;
-  options.sparse_bytes = parse_sparse_size(given.sparse);
+  options.sparse_bytes = parse_sparse_size(given.sparse.value_or("4k"));
+  if (given.rate) options.bytes_per_second = image::parse_size(*given.rate, "rate limit");
+  if (given.salvage) options.unreadable = tell_unreadable(session, given.quiet);
   options.compressed = given.compressed;
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
   // Compressed clusters are packed side by side, and written as they are done.
@@ -214,12 +242,26 @@ void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
   const double speed = stats.seconds > 0 ? static_cast<double>(bytes) / stats.seconds / 1e9 : 0;
   tell(fmt::format("AES kernel: {}\n{} bytes in {:.3f} s ({:.2f} GB/s)\n", crypto::selected_aes_kernel().name,
                    bytes, stats.seconds, speed));
+  if (stats.bytes_offloaded > 0) tell(fmt::format("{} bytes copied by the kernel\n", stats.bytes_offloaded));
+}
+
+// The file that a raw image is, byte by byte; null for any other image.
+storage::FileDevice* plain_file(const image::OpenedImage& image) {
+  const image::Layer& top = image.top();
+  if (top.format != image::Format::kRaw || top.host_file == nullptr) return nullptr;
+  // With offset= or size= it is a part of the file.
+  const uint64_t whole = align_up<uint64_t>(top.host_file->length_bytes(), kSectorBytes);
+  return top.device->length_bytes() == whole ? top.host_file : nullptr;
 }
 
 io::task<void> copy(const Run& run, Sources& sources, image::OpenedImage& target, job::ConvertOptions options,
                     const Bitmaps& bitmaps, ProgressDisplay& progress) {
   std::vector<block::Device*> devices;
   for (const image::OpenedImage& source : sources) devices.push_back(source.device.get());
+  if (run.given.copy_offloading && sources.size() == 1) {
+    options.source_file = plain_file(sources[0]);
+    options.target_file = plain_file(target);
+  }
   const HeedingSignals heeding;
   const job::ConvertStats stats =
       co_await job::convert(run.lanes, devices, *target.device, std::move(options));
@@ -252,12 +294,13 @@ io::task<void> convert_to_new(const Run& run, Sources& sources) {
   check_holds_bitmaps(given, plan.format, plan.settings.qcow2.version >= 3);
   if (const auto& data_file = plan.settings.qcow2.data_file)
     refuse_sources_as_target(sources, image::resolve_beside(plan.path, *data_file));
+  refuse_header_alone(plan);
   note_legacy_encryption(run.session, plan);
 
-  image::TargetFile file(plan.path);
+  image::TargetFile file(plan.path, plan.elsewhere);
   const RemoveOnSignal guard(file.temporary_path());
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
-  job::ConvertOptions options = make_options(given, progress);
+  job::ConvertOptions options = make_options(run.session, given, progress);
   options.target_reads_zero = new_target_reads_zero(plan, file);
   const std::optional<std::string>& backing = plan.settings.qcow2.backing_file;
   options.target_has_backing = backing.has_value();
@@ -302,7 +345,7 @@ io::task<void> convert_to_existing(const Run& run, Sources& sources) {
          text, target.device->length_bytes(), total_bytes(sources));
 
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), given.percent, given.quiet));
-  job::ConvertOptions options = make_options(given, progress);
+  job::ConvertOptions options = make_options(run.session, given, progress);
   options.target_reads_zero = given.target_is_zero;
   options.target_has_backing = target.device->backing() != nullptr;
   if (given.backing_file) options.source_base = source_base(sources[0], *given.backing_file);

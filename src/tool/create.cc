@@ -55,7 +55,7 @@ io::task<void> create(const Session& session, image::CreateRequest request, bool
   const image::CreatePlan plan = co_await image::plan_image(std::move(request));
   if (!quiet) fmt::print("Formatting '{}', {}\n", plan.path, plan.summary);
   note_legacy_encryption(session, plan);
-  image::TargetFile target(plan.path);
+  image::TargetFile target(plan.path, plan.elsewhere);
   const RemoveOnSignal guard(target.temporary_path());
   co_await image::create_image(plan, target, secrets, {});
   target.commit(true);

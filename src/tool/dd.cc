@@ -101,7 +101,8 @@ struct Run {
 
 io::task<void> copy(const Run& run, block::Device& part, image::CreateRequest request) {
   const image::CreatePlan plan = co_await image::plan_image(std::move(request));
-  image::TargetFile file(plan.path);
+  refuse_header_alone(plan);
+  image::TargetFile file(plan.path, plan.elsewhere);
   const RemoveOnSignal guard(file.temporary_path());
   ProgressDisplay progress(ProgressDisplay::choose(run.session.is_cofre(), false, false));
   job::ConvertOptions options;

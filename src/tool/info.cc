@@ -18,6 +18,7 @@ struct InfoArguments {
   SecretOptions secrets;
   std::string output = "human";
   bool backing_chain = false;
+  bool limits = false;
   std::vector<std::string> names;
 };
 
@@ -25,6 +26,7 @@ void declare(CommandLine& line, InfoArguments& into) {
   into.source.add_to(line);
   line.flag("--backing-chain", into.backing_chain,
             "Tell also of the backing file, its backing file, and so on");
+  line.flag("--limits", into.limits, "Tell also which requests the image takes: alignment, sizes");
   line.value("--output", into.output, "FORM", "human (default) or json");
   into.secrets.add_to(line);
   line.arguments(into.names, "FILE", "The image");
@@ -51,7 +53,8 @@ void note_file(const image::Layer& layer, std::vector<storage::FileDevice::Ident
 }
 
 io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, bool force_share,
-                                                       bool whole_chain, image::Secrets& secrets) {
+                                                       bool whole_chain, bool limits,
+                                                       image::Secrets& secrets) {
   std::vector<image::ImageInfo> infos;
   std::vector<storage::FileDevice::Identity> seen;
   std::optional<image::ImageName> name = std::move(first);
@@ -63,6 +66,7 @@ io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, b
                                                                              .secrets = &secrets});
     note_file(image.top(), seen);
     infos.push_back(co_await image::describe(image));
+    if (limits) infos.back().limits = image::limits_json(image.device->limits());
     co_await image.close();
     name = whole_chain ? next_name(infos.back()) : std::nullopt;
   }
@@ -93,7 +97,7 @@ int run_info(const Session& session, const std::vector<std::string>& arguments) 
   image::Secrets secrets = given.secrets.secrets();  // headers need none, but other objects
   io::Lanes lanes(1);
   const auto infos = lanes.run(describe_chain(given.source.name(given.names[0]), given.source.force_share,
-                                              given.backing_chain, secrets));
+                                              given.backing_chain, given.limits, secrets));
   print_infos(infos, json, given.backing_chain);
   return 0;
 }

@@ -1,11 +1,13 @@
 #include "tool/interrupt.h"
 
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <climits>
 #include <cstring>
 
@@ -14,6 +16,7 @@ namespace {
 
 std::atomic<int> received_signal = 0;
 std::atomic<int> heeding = 0;
+std::atomic<int> descriptor = -1;
 
 constexpr size_t kMostPaths = 8;
 using Path = std::array<char, PATH_MAX>;
@@ -21,9 +24,20 @@ std::array<Path, kMostPaths> temporary_paths = {};
 std::atomic<size_t> path_count = 0;  // may be more than kMostPaths
 
 // Async-signal-safe.
+void tell_descriptor() {
+  const int fd = descriptor.load(std::memory_order_relaxed);
+  if (fd < 0) return;
+  const int error = errno;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(fd, &one, sizeof one);
+  errno = error;
+}
+
+// Async-signal-safe.
 void on_signal(int signal) {
   int none = 0;
   const bool first = received_signal.compare_exchange_strong(none, signal);
+  tell_descriptor();
   if (first && heeding.load(std::memory_order_relaxed) > 0) return;
   for (size_t i = std::min(path_count.load(std::memory_order_acquire), kMostPaths); i > 0; --i) {
     const char* path = temporary_paths[i - 1].data();
@@ -49,6 +63,14 @@ void install_interrupt_handlers() {
 
 bool interrupted() noexcept {
   return received_signal.load(std::memory_order_relaxed) != 0;
+}
+
+int interrupt_descriptor() {
+  if (descriptor.load() < 0) {
+    descriptor.store(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (interrupted()) tell_descriptor();
+  }
+  return descriptor.load();
 }
 
 int interrupted_exit_status() noexcept {

@@ -9,6 +9,9 @@ namespace cofre::tool {
 
 void install_interrupt_handlers();
 bool interrupted() noexcept;
+// A descriptor that can be read from once a signal came (its bytes mean nothing); -1 if the system gives
+// none.
+int interrupt_descriptor();
 // 128 + the signal's number: 130 after Ctrl-C.
 int interrupted_exit_status() noexcept;
 

@@ -36,6 +36,7 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"convert", "copy an image into another format: encrypt it, decrypt it", run_convert, true},
     {"info", "what an image is", run_info, true},
     {"check", "is a qcow2 image sound? Repair it", run_check, true},
+    {"audit", "what did encryption miss in an image? Wipe it", run_audit, false},
     {"compare", "do two images show the same bytes?", run_compare, true},
     {"amend", "change passphrases and options of an image", run_amend, true},
     {"measure", "how large a new image's file will be", run_measure, true},
@@ -46,6 +47,7 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"commit", "write an image's changes into its backing file", run_commit, true},
     {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
+    {"serve", "offer images to NBD clients and virtual machines", run_serve, false},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast an image, or encryption on this machine, is", run_bench, true},
@@ -74,6 +76,7 @@ Session session_of(const char* argument0) {
   const std::string_view path = argument0 != nullptr ? argument0 : "";
   const std::string_view name = path.substr(path.rfind('/') + 1);
   if (name == "qemu-img") return {Personality::kQemuImg, "qemu-img"};
+  if (name == "qemu-nbd") return {Personality::kQemuNbd, "qemu-nbd"};
   if (name == "qemu-io") return {Personality::kQemuIo, "qemu-io"};
   return {};
 }
@@ -103,11 +106,13 @@ void print_help(const Session& session) {
         "\nFor example:\n"
         "  cofre convert -O qcow2 -o encrypt.format=luks disk.img safe.qcow2   (asks for a passphrase)\n"
         "  cofre convert -O raw safe.qcow2 disk.img\n"
-        "\nAs `qemu-img` or `qemu-io` (by that name, through a link) the program takes their options.\n");
+        "\nAs `qemu-img`, `qemu-io` or `qemu-nbd` (by that name, through a link) the program takes their "
+        "options.\n");
 }
 
 int dispatch(const Session& session, const std::vector<std::string>& arguments) {
   if (session.personality == Personality::kQemuIo) return run_io(session, arguments);
+  if (session.personality == Personality::kQemuNbd) return run_qemu_nbd(session, arguments);
   if (arguments.empty())
     throw UsageError(
         fmt::format("not enough arguments\nTry '{} --help' for more information", session.program));

@@ -6,7 +6,7 @@
 
 namespace cofre::tool {
 
-enum class Personality { kCofre, kQemuImg, kQemuIo };
+enum class Personality { kCofre, kQemuImg, kQemuIo, kQemuNbd };
 
 struct Session {
   Personality personality = Personality::kCofre;
@@ -21,6 +21,7 @@ using CommandFunction = int (*)(const Session& session, const std::vector<std::s
 int run_create(const Session& session, const std::vector<std::string>& arguments);
 int run_convert(const Session& session, const std::vector<std::string>& arguments);
 int run_info(const Session& session, const std::vector<std::string>& arguments);
+int run_audit(const Session& session, const std::vector<std::string>& arguments);
 int run_check(const Session& session, const std::vector<std::string>& arguments);
 int run_compare(const Session& session, const std::vector<std::string>& arguments);
 int run_amend(const Session& session, const std::vector<std::string>& arguments);
@@ -33,6 +34,8 @@ int run_measure(const Session& session, const std::vector<std::string>& argument
 int run_resize(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_doctor(const Session& session, const std::vector<std::string>& arguments);
+int run_serve(const Session& session, const std::vector<std::string>& arguments);
+int run_qemu_nbd(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);
 int run_bench(const Session& session, const std::vector<std::string>& arguments);
 int run_witness(const Session& session, const std::vector<std::string>& arguments);

@@ -19,20 +19,20 @@ constexpr size_t kMaxNameBytes = 255;
 struct SnapshotArguments {
   SourceOptions source;
   SecretOptions secrets;
-  bool list = false;
+  unsigned list = 0;  // how often -l is given
   std::vector<std::string> apply;
   std::vector<std::string> create;
   std::vector<std::string> remove;
   bool quiet = false;
   std::vector<std::string> names;
 
-  size_t actions() const { return (list ? 1 : 0) + apply.size() + create.size() + remove.size(); }
-  bool changes() const { return actions() > 0 && !list; }
+  size_t actions() const { return list + apply.size() + create.size() + remove.size(); }
+  bool changes() const { return actions() > 0 && list == 0; }
 };
 
 void declare(CommandLine& line, SnapshotArguments& into) {
   into.source.add_to(line);
-  line.flag("-l,--list", into.list, "List the snapshots");
+  line.step("-l,--list", [&into] { ++into.list; }, "List the snapshots");
   line.values("-c,--create", into.create, "NAME", "Keep the present state of the disk under this name");
   line.values("-a,--apply", into.apply, "SNAPSHOT",
               "Make the disk what it was, its size included: changes since are lost. An ID or a name");
@@ -86,7 +86,7 @@ io::task<void> run_on_image(const SnapshotArguments& given, image::Secrets& secr
     fail(ErrorKind::kUnsupported, "'{}' is {}: internal snapshots are a matter of qcow2", image.top().path,
          image::format_name(image.top().format));
   if (given.changes()) co_await act(*qcow2, given);
-  if (given.list && qcow2 != nullptr) fmt::print("{}", image::snapshots_text(qcow2->snapshots()));
+  if (given.list > 0 && qcow2 != nullptr) fmt::print("{}", image::snapshots_text(qcow2->snapshots()));
   co_await image.close();
 }
 

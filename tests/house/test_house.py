@@ -10,7 +10,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Lowest first. A floor includes itself and floors of lower rank; floors of one rank do not know each other.
-RANK = {"base": 0, "witness": 1, "crypto": 1, "io": 1, "block": 2, "storage": 3, "layer": 4, "format": 5, "image": 6, "job": 7,
+RANK = {"base": 0, "witness": 1, "crypto": 1, "io": 1, "block": 2, "storage": 3, "layer": 4, "format": 5, "image": 6, "export": 7, "job": 7,
         "doctor": 7, "tool": 8}
 
 LONGEST = 800

@@ -48,7 +48,7 @@ class BadInputCase(PeerCase):
         """What `io` says of a command that the image does not allow."""
         result = self.bounded(cofre("io", "-f", "qcow2", "-c", command, image.path, timeout=QUICK_S))
         self.assertEqual(result.code, 1, f"{result}")
-        return result.out
+        return result.out + result.err
 
     def survives(self, image):
         """Whatever the damage: every command ends by itself, soon, within its memory."""

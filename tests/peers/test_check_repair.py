@@ -260,5 +260,80 @@ class DirtyImages(CheckCase):
             session.process.kill()
 
 
+class Backups(CheckCase):
+    """check --backup keeps what a repair changes, and --restore puts it back, to the byte."""
+
+    def damages(self):
+        def wipe_block(p):
+            p.fill(p.read(p.get("refcount_offset"), ">Q"), bytes(p.cluster_size))
+
+        def leak(p):
+            p.write(p.refcount(p.grow(1)), ">H", 1)
+        return {"refcounts lost": wipe_block, "leak": leak,
+                "block outside": lambda p: p.write(p.get("refcount_offset"), ">Q", 1 << 40),
+                "flag": lambda p: p.write(p.l2_entry(0), ">Q", p.data_cluster(0)),
+                "corrupt bit": lambda p: p.set("incompatible", 2),
+                "odd end": lambda p: (p.file.truncate(p.length + 777), p.write(p.refcount(p.data_cluster(0)), ">H", 0))}
+
+    def test_restored_to_the_byte(self):
+        good = self.read_file(self.image.path)
+        for name, damage in self.damages().items():
+            with self.subTest(damage=name):
+                self.write_file("image.qcow2", good)
+                self.broken(damage)
+                before = self.read_file(self.image.path)
+                backup = self.path("backup-" + name.replace(" ", "-"))
+                result = self.ok(cofre("check", "-r", "all", "--backup", backup, self.image.path))
+                self.assertIn("is kept in", result.out)
+                self.sound_again()
+                self.assertFalse(self.read_file(self.image.path) == before, "the test's own premise")
+                self.ok(cofre("check", "--restore", backup, self.image.path))
+                self.same_bytes(self.read_file(self.image.path), before, name)
+                self.ok(cofre("check", "--restore", backup, self.image.path))  # again does no harm
+                self.same_bytes(self.read_file(self.image.path), before, name)
+
+    def test_another_image_is_refused(self):
+        other = self.create(QEMU_TOOL, Image(self.path("other.qcow2"), "qcow2"), 5 * MIB)
+        self.broken(lambda p: p.write(p.refcount(p.data_cluster(0)), ">H", 0))
+        backup = self.path("backup")
+        self.ok(cofre("check", "-r", "all", "--backup", backup, self.image.path))
+        before = self.read_file(other.path)
+        self.refused(cofre("check", "--restore", backup, other.path), "another image")
+        self.same_bytes(self.read_file(other.path), before, "refused")
+
+    def test_a_changed_image_is_refused(self):
+        self.broken(lambda p: p.write(p.refcount(p.data_cluster(0)), ">H", 0))
+        backup = self.path("backup")
+        self.ok(cofre("check", "-r", "all", "--backup", backup, self.image.path))
+        self.io(QEMU_TOOL, self.image, "write 3M 64k")
+        before = self.read_file(self.image.path)
+        self.refused(cofre("check", "--restore", backup, self.image.path), "changed since")
+        self.same_bytes(self.read_file(self.image.path), before, "refused")
+
+    def test_an_interrupted_backup_still_restores(self):
+        """What is not whole in it belongs to a change that never reached the image."""
+        self.broken(lambda p: p.write(p.refcount(p.data_cluster(0)), ">H", 0))
+        before = self.read_file(self.image.path)
+        backup = self.path("backup")
+        self.ok(cofre("check", "-r", "all", "--backup", backup, self.image.path))
+        whole = self.read_file(backup)
+        with open(backup, "wb") as file:
+            file.write(whole[:-20] + self.rng.randbytes(3))
+        self.ok(cofre("check", "--restore", backup, self.image.path))
+        self.same_bytes(self.read_file(self.image.path), before, "restored")
+        with open(backup, "wb") as file:
+            file.write(whole[:70])  # died in the first record: nothing had changed
+        self.ok(cofre("check", "--restore", backup, self.image.path))
+        self.same_bytes(self.read_file(self.image.path), before, "nothing to restore")
+
+    def test_wrong_uses(self):
+        existing = self.write_file("existing", b"precious")
+        self.refused(cofre("check", "-r", "all", "--backup", existing, self.image.path), existing)
+        self.assertEqual(self.read_file(existing), b"precious")
+        self.refused(cofre("check", "--backup", self.path("b"), self.image.path), "-r")
+        self.refused(cofre("check", "-r", "all", "--restore", existing, self.image.path), "exclude")
+        self.refused(cofre("check", "--restore", existing, self.image.path), "no backup")
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

@@ -233,7 +233,7 @@ class Io(CompressedCase):
         image = self.create(COFRE_TOOL, Image(self.path("e.qcow2"), "qcow2", self.secret()), MIB, options=luks_options())
         result = cofre("io", *image.args(), "-c", "write -c 0 64k")
         self.refused_command(result)
-        self.assertIn("encryption", result.out)
+        self.assertIn("encryption", result.err)
         self.holds(QEMU_TOOL, image, bytes(MIB))
 
     def refused_command(self, result):

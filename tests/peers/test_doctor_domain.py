@@ -127,8 +127,18 @@ class Disks(DomainCase):
 
     def test_images_that_cannot_be_looked_at(self):
         found = self.look("web1.xml")
-        self.assertEqual(self.ids(found, "vda"), {"disk-encrypted": "ok"})
+        for disk in ("vda", "vdb", "vdc"):
+            self.assertEqual(self.ids(found, disk)["disk-missing"], "attention")
+        self.assertEqual(self.ids(found, "vdd"), {"disk-plain": "note"})
         self.assertIn("not looked at", self.finding(found, "disk-plain")["sentence"])
+
+    def test_a_qcow2_image_said_to_be_raw(self):
+        """The guest would see, and overwrite, the image's tables."""
+        self.make_images()
+        os.replace(self.path("system.qcow2"), self.path("guest.raw"))
+        result = cofre("doctor", "--quick", "--domain", self.domain("web1.xml"))
+        self.assertEqual(result.code, 2, f"{result}")
+        self.assertEqual(self.ids(self.look("web1.xml"), "vdb"), {"disk-driver-mismatch": "attention"})
 
     def test_images_that_are_otherwise(self):
         self.make_images()
@@ -141,9 +151,9 @@ class Disks(DomainCase):
 
     def test_settings(self):
         found = self.look("old.xml")
-        self.assertEqual(self.ids(found, "vda"), {"disk-legacy-encryption": "attention", "disk-cache-unsafe": "attention",
+        self.assertEqual(self.ids(found, "vda"), {"disk-missing": "attention", "disk-legacy-encryption": "attention", "disk-cache-unsafe": "attention",
                                                   "disk-discard": "note"})
-        self.assertEqual(self.ids(found, "vdb"), {"disk-encrypted": "ok", "disk-cache-writethrough": "note",
+        self.assertEqual(self.ids(found, "vdb"), {"disk-missing": "attention", "disk-encrypted": "ok", "disk-cache-writethrough": "note",
                                                   "disk-io-native": "attention", "disk-no-iothread": "note"})
 
     def test_host_image_and_domain_on_one_page(self):

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from cofre_peers import COMPAT_DIR, MIB, QEMU_IMG, QEMU_IO, PeerCase, run
+from cofre_peers import COFRE, COMPAT_DIR, MIB, QEMU_IMG, QEMU_IO, PeerCase, run
 
 NBD = "qemu-nbd"
 NBDKIT = "nbdkit"
@@ -410,7 +410,7 @@ class Nbd(GraphTest):
     def test_a_dying_server(self):
         """An error, and an end: no waiting for what does not come."""
         with Server(self.socket, NBDKIT, "-f", "-U", self.socket, "--filter=delay", "memory", "8M", "delay-read=60") as server:
-            client = subprocess.Popen([os.path.join(COMPAT_DIR, "qemu-io"), "-f", "raw", "-c", "read 0 4k", "-c", "read 4k 4k",
+            client = subprocess.Popen([COFRE, "io", "-f", "raw", "-c", "read 0 4k", "-c", "read 4k 4k",
                                        f"nbd:unix:{self.socket}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             time.sleep(0.5)
             server.kill()

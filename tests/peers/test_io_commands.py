@@ -18,8 +18,8 @@ MASKS = [
     (re.compile(r"(?:\d+\.\d\d sec|\d+:\d\d:\d\d\.\d\d) \([0-9.e+inf]+ \w+/sec and [0-9.e+inf]+ ops/sec\)"), "TIME"),
     (re.compile(r"^(\d+,1),[0-9:.]+,[0-9.inf]+,[0-9.inf]+$", re.M), r"\1,TIME"),
     (re.compile(r"^(\w+).* -- .*$", re.M), r"\1 USAGE"),
-    (re.compile(r"^(qemu-io: (?:can't open|Cannot find|Could not|Read-only block|Invalid preallocation|Unsupported preallocation)).*$", re.M), r"\1"),
-    (re.compile(r"^qemu-io> ", re.M), ""),
+    (re.compile(r"^(qemu-io: (?:can't open|Cannot find|Could not|Read-only block|Invalid preallocation)).*$", re.M), r"\1"),
+    (re.compile(r"^qemu-io: (?:'disk': )?(?:Unsupported preallocation|The new size must be|the size \d+ is not).*$", re.M), "qemu-io: SIZE"),
     (re.compile(r"qemu-io> "), ""),
 ]
 
@@ -336,7 +336,7 @@ class Terminal(ScriptCase):
         if child == 0:
             os.environ["TERM"] = "xterm"
             os.execv(COFRE, [COFRE, "io", "-f", "qcow2", self.path("ours/disk")])
-        shown, seen, waiting = b"", 0, list(keys)
+        shown, prompts, waiting = b"", 0, list(keys)
         deadline = time.monotonic() + TIMEOUT_S
         try:
             while time.monotonic() < deadline:
@@ -349,8 +349,9 @@ class Terminal(ScriptCase):
                 if not piece:
                     break
                 shown += piece
-                if waiting and len(shown) > seen and shown.rstrip().endswith(prompt.rstrip()):
-                    seen = len(shown)
+                # What ends in the background may be told behind the prompt.
+                if waiting and len(re.findall(rb"(?:^|\n)" + prompt, shown)) > prompts:
+                    prompts += 1
                     os.write(terminal, waiting.pop(0))
             else:
                 raise AssertionError(f"no end on the terminal; it showed {shown!r}")

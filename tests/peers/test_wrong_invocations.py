@@ -71,7 +71,58 @@ INVOCATIONS = {
                 ["-B", "x.raw", "-F", "raw", "-O", "raw", "x.qcow2", "new.img"], ["-F", "raw", "-O", "qcow2", "x.qcow2", "new.img"],
                 ["-B", "x.raw", "-F", "raw", "-O", "qcow2", "x.qcow2", "x.qcow2", "new.img"], ["--image-opts", "-f", "raw", "x.qcow2", "new.img"],
                 ["-O", "luks", "x.qcow2", "new.img"], ["broken.qcow2", "new.img"], ["-O", "qcow2", "-O", "raw", "x.qcow2", "new.img"],
-                ["-c", "-O", "qcow2", "-o", "preallocation=full", "x.qcow2", "new.img"], ["-U", "x.qcow2", "new.img"]],
+                ["-c", "-O", "qcow2", "-o", "preallocation=full", "x.qcow2", "new.img"], ["-U", "x.qcow2", "new.img"],
+                *(["-r", number, "x.qcow2", "new.img"] for number in (*NUMBERS, "0", "1G")),
+                ["-c", "-C", "-O", "qcow2", "x.raw", "new.img"], ["-S", "4k", "-C", "x.raw", "new.img"], ["--salvage", "-C", "x.raw", "new.img"],
+                ["-S", "0", "-C", "x.raw", "new.img"], ["-C", "-W", "x.raw", "new.img"], ["--salvage", "-c", "-O", "qcow2", "x.raw", "new.img"],
+                ["-n", "-F", "raw", "x.raw", "x2.raw"], ["-n", "-B", "x.raw", "-F", "raw", "-O", "qcow2", "x.qcow2", "x2.qcow2"],
+                ["-n", "-c", "-O", "qcow2", "x.raw", "x2.qcow2"], ["-n", "-c", "x.raw", "x2.raw"], ["-n", "-O", "qcow2", "x.raw", "x2.raw"],
+                ["-n", "--target-is-zero", "-S", "0", "x.raw", "x2.raw"], ["-n", "--target-image-opts", "x.raw", "x2.raw"],
+                ["-n", "--target-image-opts", "x.raw", "driver=nosuch,file.filename=x2.raw"], ["--bitmaps", "-O", "qcow2", "x.raw", "new.img"],
+                ["--bitmaps", "x.qcow2", "new.img"], ["--bitmaps", "-O", "qcow2", "-o", "compat=0.10", "x.qcow2", "new.img"],
+                ["--bitmaps", "-O", "qcow2", "x.qcow2", "x2.qcow2", "new.img"], ["--skip-broken-bitmaps", "-O", "qcow2", "x.qcow2", "new.img"],
+                ["-l", "nosuch", "x.qcow2", "new.img"], ["-l", "", "x.qcow2", "new.img"], ["-l", "snapshot.nosuch=1", "x.qcow2", "new.img"],
+                ["-l", "one", "x.raw", "new.img"], ["-l", "one", "x.qcow2", "x2.qcow2", "new.img"], ["-s", "one", "x.qcow2", "new.img"],
+                ["-e", "x.qcow2", "new.img"], ["x.raw", "null-co://"], ["x.raw", "nbd://localhost:1/x"], ["x.raw", "nosuch:x"],
+                ["x.raw", "json:{}"], ["x.raw", "blkdebug::new.img"], ["x.raw", ""], ["", "new.img"]],
+    "amend": [[], ["x.qcow2"], ["-o", "compat=1.1"], ["-o", "compat=1.1", "x.qcow2", "x2.qcow2"], ["-o", "compat=1.1", "nowhere"],
+              ["-o", "compat=1.1", "folder"], ["-o", "", "x.qcow2"], ["-o", "nosuch=1", "x.qcow2"], ["-o", "compat=0.9", "x.qcow2"],
+              ["-o", "lazy_refcounts=maybe", "x.qcow2"], ["-o", "cluster_size=4k", "x.qcow2"], ["-o", "preallocation=full", "x.qcow2"],
+              ["-o", "encryption=on", "x.qcow2"], ["-o", "encrypt.format=luks", "x.qcow2"], ["-o", "data_file=x", "x.qcow2"],
+              ["-o", "extended_l2=on", "x.qcow2"], ["-o", "compression_type=zstd", "x.qcow2"], ["-o", "size=x", "x.qcow2"],
+              ["-o", "size=512k", "x.qcow2"], ["-o", "refcount_bits=3", "x.qcow2"], ["-o", "compat=0.10,lazy_refcounts=on", "x.qcow2"],
+              ["-o", "backing_file=nowhere", "x.qcow2"], ["-f", "nosuch", "-o", "compat=1.1", "x.qcow2"], ["-f", "raw", "-o", "compat=1.1", "x.raw"],
+              ["-f", "raw", "-o", "size=2M", "x.raw"], ["--nosuch", "-o", "compat=1.1", "x.qcow2"], ["-t", "nosuch", "-o", "compat=1.1", "x.qcow2"],
+              ["-o", "compat=1.1", *FORMAT_AND_OPTIONS], ["-o", "compat=1.1", "broken.qcow2"], ["-o", "help"], ["-o", "help", "x.qcow2"],
+              ["-o", "compat=1.1", "-q", "x.qcow2"], ["--force", "-o", "compat=1.1", "x.qcow2"], ["-U", "-o", "compat=1.1", "x.qcow2"]],
+    "rebase": [[], ["x.qcow2"], ["-b", "x.raw"], ["-b", "x.raw", "-F", "raw", "x.qcow2", "x2.qcow2"], ["-b", "nowhere", "-F", "raw", "x.qcow2"],
+               ["-b", "x.raw", "x.qcow2"], ["-b", "x.raw", "-F", "nosuch", "x.qcow2"], ["-u", "-b", "nowhere", "-F", "raw", "x.qcow2"],
+               ["-u", "-b", "nowhere", "x.qcow2"], ["-b", "x.raw", "-F", "raw", "nowhere"], ["-b", "x.raw", "-F", "raw", "folder"],
+               ["-b", "x.raw", "-F", "raw", "x.raw"], ["-f", "raw", "-b", "x2.raw", "-F", "raw", "x.raw"], ["-b", "", "x.qcow2"],
+               ["-b", "", "broken.qcow2"], ["-u", "-b", "", "broken.qcow2"], ["-b", "x.raw", "-F", "raw", "broken.qcow2"],
+               ["-b", "x.qcow2", "-F", "qcow2", "x.qcow2"], ["-f", "nosuch", "-b", "x.raw", "-F", "raw", "x.qcow2"],
+               ["-t", "nosuch", "-b", "x.raw", "-F", "raw", "x.qcow2"], ["-T", "nosuch", "-b", "x.raw", "-F", "raw", "x.qcow2"],
+               ["--nosuch", "-b", "x.raw", "-F", "raw", "x.qcow2"], ["-b", "x.raw", "-F", "raw", *FORMAT_AND_OPTIONS],
+               ["-b", "x.raw", "-F", "qcow2", "x.qcow2"], ["-F", "raw", "x.qcow2"]],
+    "commit": [[], ["x.qcow2"], ["nowhere"], ["folder"], ["x.raw"], ["-f", "raw", "x.raw"], ["broken.qcow2"], ["over.qcow2", "x.qcow2"],
+               ["-b", "nowhere", "over.qcow2"], ["-b", "x.raw", "over.qcow2"], ["-b", "x2.raw", "over.qcow2"], ["-t", "nosuch", "over.qcow2"],
+               ["-f", "nosuch", "over.qcow2"], ["--nosuch", "over.qcow2"], ["-d", "over.qcow2"], ["-q", "over.qcow2"], FORMAT_AND_OPTIONS,
+               *(["-r", number, "over.qcow2"] for number in (*NUMBERS, "0", "1G"))],
+    "snapshot": [[], ["x.qcow2"], ["-l", "x.qcow2"], ["-l"], ["-l", "nowhere"], ["-l", "folder"], ["-l", "x.raw"], ["-l", "x.qcow2", "x2.qcow2"],
+                 ["-c", "new"], ["-c", "", "x.qcow2"], ["-c", "new", "x.raw"], ["-a", "nosuch", "x.qcow2"], ["-d", "nosuch", "x.qcow2"],
+                 ["-a", "one", "x.raw"], ["-d", "one", "x.raw"], ["-c", "new", "-l", "x.qcow2"], ["-c", "a", "-d", "b", "x.qcow2"],
+                 ["-l", "-l", "x.qcow2"], ["-c", "a", "-c", "b", "x.qcow2"], ["-U", "-c", "a", "x.qcow2"], ["-U", "-l", "x.qcow2"],
+                 ["--nosuch", "-l", "x.qcow2"], ["-q", "-c", "a", "x.qcow2"], ["-l", *BY_OPTIONS]],
+    "bitmap": [[], ["x.qcow2"], ["x.qcow2", "b"], ["--add", "x.qcow2"], ["--add", "x.qcow2", "b", "c"], ["--add", "nowhere", "b"],
+               ["--add", "folder", "b"], ["--add", "x.raw", "b"], ["--add", "-f", "raw", "x.raw", "b"], ["--add", "x.qcow2", ""],
+               ["--add", "x.qcow2", "b"], ["--remove", "x.qcow2", "nosuch"], ["--clear", "x.qcow2", "nosuch"],
+               ["--enable", "x.qcow2", "nosuch"], ["--disable", "x.qcow2", "nosuch"], ["--merge", "nosuch", "x.qcow2", "nosuch"],
+               ["--add", "--remove", "x.qcow2", "b"], ["--enable", "--disable", "x.qcow2", "b"], ["-g", "64k", "--clear", "x.qcow2", "b"],
+               ["--add", "-b", "x2.qcow2", "x.qcow2", "b"], ["-b", "x2.qcow2", "--merge", "nosuch", "x.qcow2", "b"],
+               ["--add", "-F", "qcow2", "x.qcow2", "b"], ["--add", "-b", "nowhere", "--merge", "s", "x.qcow2", "b"],
+               ["--add", "-f", "nosuch", "x.qcow2", "b"], ["--nosuch", "--add", "x.qcow2", "b"], ["--add", *FORMAT_AND_OPTIONS, "b"],
+               ["--add", "x.qcow2", "b" * 1024], ["--add", "broken.qcow2", "b"], ["--merge", "x.qcow2", "b"],
+               *(["--add", "-g", number, "x.qcow2", "b"] for number in (*NUMBERS, "0", "1", "256", "512", "1000", "4G"))],
     "measure": ONE_IMAGE + [["--size", "1M", "x.qcow2"], ["--size", "1M", "-f", "raw"], ["--size"], ["--output=xml", "x.qcow2"], ["-O", "nosuch", "x.qcow2"],
                             ["-o", "nosuch=1", "x.qcow2"], ["-O", "qcow2", "-o", "cluster_size=1000", "x.qcow2"], ["broken.qcow2"],
                             *(["--size", number] for number in NUMBERS)],
@@ -104,7 +155,7 @@ class WrongInvocations(PeerCase):
         shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
         os.mkdir(os.path.join(folder, "folder"))
-        for name in ("x.qcow2", "x2.qcow2", "short.qcow2", "x.raw", "x2.raw", "broken.qcow2"):
+        for name in ("x.qcow2", "x2.qcow2", "short.qcow2", "x.raw", "x2.raw", "over.qcow2", "broken.qcow2"):
             shutil.copy(os.path.join(self.gallery, name), os.path.join(folder, name))
         open(os.path.join(folder, "empty"), "w").close()
         return folder
@@ -115,6 +166,7 @@ class WrongInvocations(PeerCase):
         os.mkdir(self.gallery)
         for arguments in (["-f", "qcow2", "x.qcow2", "1M"], ["-f", "qcow2", "x2.qcow2", "1M"], ["-f", "qcow2", "short.qcow2", "512k"],
                           ["-f", "raw", "x.raw", "1M"], ["-f", "raw", "x2.raw", "1M"],
+                          ["-f", "qcow2", "-b", "x.raw", "-F", "raw", "over.qcow2"],
                           ["-f", "qcow2", "-u", "-b", "gone.qcow2", "-F", "qcow2", "broken.qcow2", "1M"]):
             self.ok(qemu_img("create", "-q", *arguments, cwd=self.gallery))
 
@@ -164,6 +216,21 @@ class WrongInvocations(PeerCase):
 
     def test_convert(self):
         self.each("convert")
+
+    def test_amend(self):
+        self.each("amend")
+
+    def test_rebase(self):
+        self.each("rebase")
+
+    def test_commit(self):
+        self.each("commit")
+
+    def test_snapshot(self):
+        self.each("snapshot")
+
+    def test_bitmap(self):
+        self.each("bitmap")
 
     def test_measure(self):
         self.each("measure")

@@ -145,13 +145,15 @@ io::task<Luks1Volume> luks1_format(block::Device& storage, uint64_t header_offse
   Luks1Volume volume;
   volume.volume_key = new_volume_key(options);
   volume.header = new_header(options, volume.volume_key.bytes());
+  const uint64_t header_bytes = volume.header.payload_offset_bytes();
+  if (options.detached) volume.header.payload_sector = 0;
   const Luks1Header& header = volume.header;
   const crypto::SecretBytes material =
       seal_volume_key(header, header.keyslots[0], volume.volume_key.bytes(), passphrase);
   std::array<std::byte, kLuks1HeaderBytes> encoded;
   encode_luks1_header(header, encoded);
 
-  co_await storage.write_zeroes(header_offset, header.payload_offset_bytes());
+  co_await storage.write_zeroes(header_offset, header_bytes);
   co_await write_padded(storage, header_offset + header.material_offset_bytes(0), material.bytes());
   co_await storage.flush();
   co_await write_padded(storage, header_offset, encoded);
@@ -167,7 +169,10 @@ io::task<Luks1Header> luks1_read_header(block::Device& storage, uint64_t header_
   std::array<std::byte, kLuks1HeaderBytes> encoded;
   const Bytes available = Bytes(encoded).first(std::min<uint64_t>(area, encoded.size()));
   if (!available.empty()) co_await read_luks1_bytes(storage, header_offset, available);
-  co_return decode_luks1_header(available, area, where);
+  Luks1Header header = decode_luks1_header(available, area, where);
+  if (header.detached() && area_bytes != 0)
+    fail(ErrorKind::kUnsupported, "{}: a detached LUKS header (payload offset 0) inside an image", where);
+  co_return header;
 }
 
 io::task<Luks1Volume> luks1_unlock(block::Device& storage, uint64_t header_offset, uint64_t area_bytes,

@@ -33,6 +33,8 @@ struct Luks1CreateOptions {
   std::chrono::milliseconds iter_time{2000};
   // Takes the place of iter_time's measurement; at least crypto::kMinPbkdf2Iterations.
   std::optional<uint32_t> forced_iterations{};
+  // The header says that the payload is in another file, from its start on.
+  bool detached = false;
 };
 
 // The options by QEMU's names and values; one not given is QEMU's default (ivgen-hash-alg: sha256).
@@ -49,7 +51,8 @@ Luks1CreateOptions parse_luks1_options(const Luks1OptionNames& names);
 // Throws Error kInvalidArgument or kUnsupported for options that no volume can be made with.
 void validate(const Luks1CreateOptions& options);
 
-// From the header's start to the payload: what luks1_format writes. 2,068,480 for a 64-byte key.
+// From the header's start to the end of its keyslots, where the payload begins unless it is elsewhere: what
+// luks1_format writes. 2,068,480 for a 64-byte key.
 uint64_t luks1_header_bytes(const Luks1CreateOptions& options);
 
 struct Luks1Volume {
@@ -68,7 +71,8 @@ struct Luks1Volume {
 io::task<Luks1Volume> luks1_format(block::Device& storage, uint64_t header_offset, Luks1CreateOptions options,
                                    ConstBytes passphrase);
 
-// Reads and validates a header. `area_bytes` bounds it and its key material; 0: to the end of the storage.
+// Reads and validates a header. `area_bytes` bounds it and its key material within an image, where it cannot
+// be detached (kUnsupported); 0: to the end of the storage.
 // Throws as decode_luks1_header does, and as the storage.
 io::task<Luks1Header> luks1_read_header(block::Device& storage, uint64_t header_offset,
                                         uint64_t area_bytes = 0);

@@ -162,13 +162,6 @@ Luks1Keyslot decode_keyslot(const std::byte* in, size_t index, std::string_view 
 // The material of every keyslot lies between the header and the payload, within the area, and apart from the
 // others.
 void check_layout(const Luks1Header& header, uint64_t area_bytes, std::string_view where) {
-  if (header.payload_sector == 0) {
-    fail(ErrorKind::kUnsupported,
-         "{}: this is a detached LUKS header (its payload offset is zero): the encrypted bytes are in "
-         "another file, "
-         "which is not supported",
-         where);
-  }
   const uint64_t sectors = material_sectors(header.key_bytes());
   for (size_t i = 0; i < kLuks1Keyslots; ++i) {
     const uint64_t start = header.keyslots[i].material_sector;
@@ -176,7 +169,7 @@ void check_layout(const Luks1Header& header, uint64_t area_bytes, std::string_vi
       fail(ErrorKind::kCorrupt, "{}: the material of keyslot {} (sector {}) overlaps the header", where, i,
            start);
     }
-    if (start + sectors > header.payload_sector) {
+    if (!header.detached() && start + sectors > header.payload_sector) {
       fail(ErrorKind::kCorrupt,
            "{}: the material of keyslot {} (sectors {} to {}) overlaps the payload at sector {}", where, i,
            start, start + sectors - 1, header.payload_sector);

@@ -49,6 +49,8 @@ struct Luks1Header {
   std::array<Luks1Keyslot, kLuks1Keyslots> keyslots{};
 
   size_t key_bytes() const noexcept { return cipher.key_bytes(); }
+  // The payload is in another file, from its start. (So may be that of a header with another sector.)
+  bool detached() const noexcept { return payload_sector == 0; }
   uint64_t payload_offset_bytes() const noexcept { return uint64_t{payload_sector} * kSectorBytes; }
   // A keyslot's material: stripes times the key, padded with its last sector.
   uint64_t material_bytes() const noexcept;
@@ -83,7 +85,8 @@ uint64_t luks1_keyslot_offset(size_t keyslot) noexcept;
 
 // Reads and validates. `area_bytes` bounds the key material: the bytes there are from the header's start on.
 // `where` begins the messages: "disk.luks, offset 0". Throws Error kCorrupt for what breaks the
-// specification, kUnsupported for LUKS2, ciphers and hashes that Cofre lacks and detached headers.
+// specification, kUnsupported for LUKS2, ciphers and hashes that Cofre lacks. A payload sector of 0 is a
+// detached header's.
 Luks1Header decode_luks1_header(ConstBytes in, uint64_t area_bytes, std::string_view where);
 
 }  // namespace cofre::luks

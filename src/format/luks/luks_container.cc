@@ -29,6 +29,15 @@ uint64_t whole_sectors(uint64_t bytes) {
   return align_up(std::min(bytes, uint64_t{INT64_MAX}), uint64_t{kSectorBytes});
 }
 
+// A header alone, opened as if it were the whole.
+void require_payload(const block::Device& storage, const Luks1Header& header) {
+  if (!header.detached()) return;
+  fail(ErrorKind::kUnsupported,
+       "{}: this is a detached LUKS header (its payload offset is zero): the encrypted bytes are in another "
+       "file: --image-opts driver=luks,key-secret=ID,file.filename=PAYLOAD,header.filename=HEADER",
+       storage.name());
+}
+
 void check_payload(const block::Device& storage, const Luks1Header& header) {
   const uint64_t payload = header.payload_offset_bytes();
   if (payload > storage.length_bytes()) {
@@ -110,6 +119,7 @@ io::task<std::unique_ptr<LuksContainer>> LuksContainer::open(std::unique_ptr<blo
                                                              ConstBytes passphrase, bool read_only,
                                                              std::stop_token stop) {
   Luks1Header header = co_await luks1_read_header(*storage, 0);
+  require_payload(*storage, header);
   check_payload(*storage, header);
   const Luks1Volume volume =
       co_await luks1_unlock(*storage, 0, std::move(header), passphrase, std::move(stop));
@@ -119,17 +129,24 @@ io::task<std::unique_ptr<LuksContainer>> LuksContainer::open(std::unique_ptr<blo
 }
 
 io::task<std::unique_ptr<LuksContainer>> LuksContainer::open(std::unique_ptr<block::Device> storage,
-                                                             const Luks1Volume& volume, bool read_only) {
+                                                             const Luks1Volume& volume, bool read_only,
+                                                             std::unique_ptr<block::Device> header_storage) {
+  if (!header_storage) require_payload(*storage, volume.header);
   check_payload(*storage, volume.header);
   std::unique_ptr<LuksContainer> container(new LuksContainer(std::move(storage), volume.header, read_only));
+  container->header_storage_ = std::move(header_storage);
   container->unlock(volume);
   co_return container;
 }
 
-io::task<std::unique_ptr<LuksContainer>> LuksContainer::open_locked(std::unique_ptr<block::Device> storage) {
-  Luks1Header header = co_await luks1_read_header(*storage, 0);
+io::task<std::unique_ptr<LuksContainer>> LuksContainer::open_locked(
+    std::unique_ptr<block::Device> storage, std::unique_ptr<block::Device> header_storage) {
+  Luks1Header header = co_await luks1_read_header(header_storage ? *header_storage : *storage, 0);
+  if (!header_storage) require_payload(*storage, header);
   check_payload(*storage, header);
-  co_return std::unique_ptr<LuksContainer>(new LuksContainer(std::move(storage), std::move(header), true));
+  std::unique_ptr<LuksContainer> container(new LuksContainer(std::move(storage), std::move(header), true));
+  container->header_storage_ = std::move(header_storage);
+  co_return container;
 }
 
 io::task<Luks1Volume> LuksContainer::format(block::Device& storage, Luks1CreateOptions options,
@@ -152,7 +169,8 @@ io::task<std::unique_ptr<LuksContainer>> LuksContainer::create(std::unique_ptr<b
 }
 
 io::task<void> LuksContainer::close() {
-  return storage_->close();
+  if (header_storage_) co_await header_storage_->close();
+  co_await storage_->close();
 }
 
 // ---- checks ----

@@ -1,5 +1,6 @@
 // A raw LUKS1 container as a Device: the header, then the payload, whose sectors count from 0 at the
-// payload's start.
+// payload's start. The header may be in a file of its own (detached): the payload begins in its storage where
+// the header says then, most often at 0.
 //
 // It has no metadata that changes while it is open, so it has no home lane: any lane reads and writes it, and
 // the storage below may move itself. Volume key and cipher are the container's own and go away with it.
@@ -26,17 +27,22 @@ namespace cofre::luks {
 class LuksContainer final : public block::Device {
  public:
   // Opens with a passphrase. Throws as luks1_unlock does; kUnsupported when the storage's alignment does not
-  // fit the payload's; kCorrupt when the payload would start beyond the storage's end.
+  // fit the payload's, or the header is a detached one without its payload; kCorrupt when the payload would
+  // start beyond the storage's end.
   static io::task<std::unique_ptr<LuksContainer>> open(std::unique_ptr<block::Device> storage,
                                                        ConstBytes passphrase, bool read_only,
                                                        std::stop_token stop = {});
   // Opens with the volume key that whoever made or unlocked the volume still holds: no key derivation.
   static io::task<std::unique_ptr<LuksContainer>> open(std::unique_ptr<block::Device> storage,
-                                                       const Luks1Volume& volume, bool read_only);
+                                                       const Luks1Volume& volume, bool read_only,
+                                                       std::unique_ptr<block::Device> header_storage = {});
   // Opens without a passphrase, to tell of the header and the size. Reads and writes throw kMissingSecret.
-  static io::task<std::unique_ptr<LuksContainer>> open_locked(std::unique_ptr<block::Device> storage);
+  // `header_storage`, here and above: where the header is, at offset 0, if that is not the storage.
+  static io::task<std::unique_ptr<LuksContainer>> open_locked(
+      std::unique_ptr<block::Device> storage, std::unique_ptr<block::Device> header_storage = {});
   // Makes a volume whose payload has `size_bytes`, rounded up to whole sectors: a growable storage is cut or
-  // extended to fit, another one must be large enough. Only the header area is written.
+  // extended to fit, another one must be large enough. Only the header area is written. Of a detached header,
+  // whose size_bytes is 0, there is nothing else.
   static io::task<Luks1Volume> format(block::Device& storage, Luks1CreateOptions options,
                                       ConstBytes passphrase, uint64_t size_bytes);
   // The same, and opens it for writing.
@@ -64,8 +70,9 @@ class LuksContainer final : public block::Device {
   io::task<void> resize_sparse(uint64_t length);
 
   const Luks1Header& header() const noexcept { return header_; }
-  // What holds the header, at offset 0, and the payload. header() does not follow changes made there.
-  block::Device& storage() const noexcept { return *storage_; }
+  // What holds the header, at offset 0. header() does not follow changes made there.
+  block::Device& header_storage() const noexcept { return header_storage_ ? *header_storage_ : *storage_; }
+  bool has_detached_header() const noexcept { return header_storage_ != nullptr; }
   bool locked() const noexcept { return cipher_ == nullptr; }
   // The keyslot that opened; nothing when locked.
   std::optional<size_t> keyslot() const noexcept { return keyslot_; }
@@ -90,6 +97,7 @@ class LuksContainer final : public block::Device {
   io::task<void> zero_new_bytes(uint64_t before);
 
   std::unique_ptr<block::Device> storage_;
+  std::unique_ptr<block::Device> header_storage_;  // null: the header lies before the payload
   Luks1Header header_;
   uint64_t payload_offset_;
   block::Limits limits_;

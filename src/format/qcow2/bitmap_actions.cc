@@ -112,6 +112,12 @@ io::task<DirtyBitmap> read(State& state, std::string name) {
   co_return copy;
 }
 
+io::task<const DirtyBitmap*> bits_of(State& state, std::string name) {
+  const io::Mutex::Guard guard = co_await state.metadata.lock();
+  const Bitmap* const bitmap = co_await state.bitmaps.usable(name);
+  co_return bitmap->bits.get();
+}
+
 }  // namespace
 
 std::vector<BitmapEntry> bitmaps_of(Image& image) {
@@ -142,6 +148,9 @@ io::task<void> merge_bitmap(Image& image, std::string name, const DirtyBitmap& s
 }
 io::task<DirtyBitmap> read_bitmap(Image& image, std::string name) {
   return at_home(image.state(), read(image.state(), std::move(name)));
+}
+io::task<const DirtyBitmap*> live_bitmap(Image& image, std::string name) {
+  return at_home(image.state(), bits_of(image.state(), std::move(name)));
 }
 
 }  // namespace cofre::qcow2

@@ -31,5 +31,8 @@ io::task<void> merge_bitmap(Image& image, std::string name, std::string source_n
 io::task<void> merge_bitmap(Image& image, std::string name, const DirtyBitmap& source);
 // A copy of the bits, as they are now.
 io::task<DirtyBitmap> read_bitmap(Image& image, std::string name);
+// The bits themselves, for queries from any lane beside reads and writes of the disk: valid until the image
+// is closed or resized, or the bitmap is removed.
+io::task<const DirtyBitmap*> live_bitmap(Image& image, std::string name);
 
 }  // namespace cofre::qcow2

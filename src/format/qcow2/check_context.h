@@ -38,6 +38,8 @@ struct CheckContext {
   // A fault that stays, counted `times` (once for each table that leads to it).
   void corruption(uint64_t times, const std::string& finding);
   void say(const std::string& sentence) const;
+  // What the end of a finding says where nothing is repaired: what -r all would do.
+  std::string would(const std::string& what) const { return repair_errors ? "" : "; -r all " + what; }
   void unreadable(uint64_t places, const std::string& finding);
   // To be called now and then: tells progress, and throws Error kCancelled if so wished.
   void step(uint64_t done, uint64_t total) const;

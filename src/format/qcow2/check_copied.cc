@@ -51,20 +51,31 @@ class CopiedCheck {
   void found(uint64_t times, bool repaired, const std::string& place, uint64_t refcount) {
     const std::string finding =
         fmt::format("{}: the copied flag does not agree with refcount {}", place, refcount);
-    if (!repaired) return context_.corruption(times, finding);
+    if (!repaired) return context_.corruption(times, finding + context_.would("sets it right"));
     ++context_.result.corruptions_fixed;
     context_.say(finding + "; repaired");
+  }
+
+  // Nothing has a meaning for them, and a lookup refuses the entry. The walk counted it as corrupt.
+  void clear_reserved(uint64_t i) {
+    const uint64_t entry = state_.l1[i];
+    if ((entry & kL1ReservedMask) == 0 || !context_.repair_errors || !context_.l1_alone) return;
+    state_.l1.set(i, entry & ~kL1ReservedMask);
+    --context_.result.corruptions;
+    ++context_.result.corruptions_fixed;
+    context_.say(fmt::format("L1 entry {}: reserved bits {:#x} cleared", i, entry & kL1ReservedMask));
   }
 
   io::task<void> check_l1() {
     for (uint64_t i = 0; i < state_.l1.size(); ++i) {
       const uint64_t entry = state_.l1[i];
       if ((entry & kOffsetMask) == 0) continue;
+      clear_reserved(i);
       const std::optional<uint64_t> count = co_await refcount(entry & kOffsetMask);
       if (!wrong(entry, count)) continue;
       const bool repaired = repair_ && context_.l1_alone;
       found(1, repaired, fmt::format("L1 entry {}", i), *count);
-      if (repaired) state_.l1.set(i, entry ^ kCopiedFlag);
+      if (repaired) state_.l1.set(i, state_.l1[i] ^ kCopiedFlag);
     }
     co_await state_.l1.write_dirty(*state_.file);
   }

@@ -1,11 +1,15 @@
 #include "format/qcow2/check_l2.h"
 
+#include <utility>
+
 #include "base/checked.h"
 
 namespace cofre::qcow2 {
 namespace {
 
 constexpr uint64_t kReservedMask = 0x3f000000000001fe;
+constexpr const char* kLost =
+    "; this cannot be repaired: where the data lies is lost, restore it from a copy";
 
 }  // namespace
 
@@ -24,10 +28,12 @@ bool L2Check::table(const TableUse& use, Bytes table) {
       index_ += run - 1;
       continue;
     }
-    const L2Entry entry = load_entry(table.data(), index_, header_.extended_l2());
+    L2Entry entry = load_entry(table.data(), index_, header_.extended_l2());
     if (entry == L2Entry{}) continue;
-    if (!entry.compressed() && (entry.word & kReservedMask) != 0)
-      corruption(fmt::format("reserved bits are set: {:#018x}", entry.word));
+    if (!entry.compressed() && (entry.word & kReservedMask) != 0) {
+      const uint64_t word = std::exchange(entry.word, entry.word & ~kReservedMask);
+      mendable(fmt::format("reserved bits are set: {:#018x}", word), "clears them", entry);
+    }
     if (entry.compressed()) {
       compressed(entry);
     } else if (has_host_cluster(entry, header_)) {
@@ -74,6 +80,13 @@ void L2Check::corruption(const std::string& finding) {
                       fmt::format("entry {} of the L2 table at offset {}: {}", index_, use_.offset, finding));
 }
 
+void L2Check::mendable(const std::string& finding, const std::string& how, L2Entry mended) {
+  if (!may_repair()) return corruption(finding + context_.would(how));
+  context_.say(
+      fmt::format("entry {} of the L2 table at offset {}: {}; repaired", index_, use_.offset, finding));
+  replace(mended);
+}
+
 void L2Check::replace(L2Entry entry) {
   store_entry(table_.data(), index_, header_.extended_l2(), entry);
   changed_ = true;
@@ -82,26 +95,24 @@ void L2Check::replace(L2Entry entry) {
 
 void L2Check::reference(uint64_t offset, uint64_t length, ReferenceCounts::Flag flag) {
   if (!context_.in_file(offset, length))
-    return corruption(fmt::format("{} bytes at host offset {} lie past the file's end", length, offset));
+    return corruption(
+        fmt::format("{} bytes at host offset {} lie past the file's end{}", length, offset, kLost));
   const uint64_t first = context_.cluster_of(offset);
   context_.counts.add_run(first, context_.cluster_of(offset + length - 1) - first + 1, use_.uses(), flag);
 }
 
 void L2Check::compressed(L2Entry entry) {
   if (header_.external_data())
-    return corruption("a compressed cluster in an image with an external data file");
-  if (entry.bitmap != 0)
-    return corruption(fmt::format("a compressed cluster with a subcluster bitmap ({:#018x})", entry.bitmap));
+    return corruption(std::string("a compressed cluster in an image with an external data file") + kLost);
+  if (entry.bitmap != 0) {
+    const uint64_t bitmap = std::exchange(entry.bitmap, 0);
+    mendable(fmt::format("a compressed cluster with a subcluster bitmap ({:#018x})", bitmap), "clears it",
+             entry);
+  }
   const CompressedPlace place = compressed_place(entry.word & ~kCopiedFlag, header_.cluster_bits);
   if (entry.copied()) {
-    const std::string finding = "the copied flag is set for a compressed cluster";
-    if (may_repair()) {
-      context_.say(
-          fmt::format("entry {} of the L2 table at offset {}: {}; cleared", index_, use_.offset, finding));
-      replace({entry.word & ~kCopiedFlag, 0});
-    } else {
-      corruption(finding);
-    }
+    entry.word &= ~kCopiedFlag;
+    mendable("the copied flag is set for a compressed cluster", "clears it", entry);
   }
   reference(place.offset, place.length_bytes, ReferenceCounts::Flag::kNone);
   context_.result.allocated_clusters += use_.active;
@@ -117,16 +128,18 @@ bool L2Check::holds_data(L2Entry entry) const noexcept {
 void L2Check::allocated(L2Entry entry) {
   const uint64_t offset = entry.host_offset();
   if ((entry.bitmap >> 32 & entry.bitmap & kAllAllocated) != 0)
-    corruption(fmt::format("subclusters are both allocated and zero (bitmap {:#018x})", entry.bitmap));
+    corruption(
+        fmt::format("subclusters are both allocated and zero (bitmap {:#018x}); this cannot be repaired: "
+                    "which of both is "
+                    "right cannot be told, write to them or discard them",
+                    entry.bitmap));
   if (!is_aligned(offset, context_.cluster_bytes())) {
-    const std::string finding = fmt::format("host offset {} is not a cluster's start", offset);
-    if (!holds_data(entry) && may_repair()) {
-      context_.say(
-          fmt::format("entry {} of the L2 table at offset {}: {}; it held no data and now reads as zero",
-                      index_, use_.offset, finding));
-      return replace(header_.extended_l2() ? L2Entry{0, kAllZero} : L2Entry{kZeroFlag, 0});
-    }
-    corruption(finding);
+    if (!holds_data(entry) && may_repair())
+      return mendable(fmt::format("host offset {} is not a cluster's start, and holds no data", offset), "",
+                      header_.extended_l2() ? L2Entry{0, kAllZero} : L2Entry{kZeroFlag, 0});
+    corruption(fmt::format(
+        "host offset {} is not a cluster's start{}", offset,
+        holds_data(entry) ? kLost : context_.would("lets it read as zero, for it holds no data")));
   }
   context_.result.allocated_clusters += use_.active;
   if (next_ != 0 && offset != next_) context_.result.fragmented_clusters += use_.active;
@@ -139,9 +152,10 @@ void L2Check::allocated(L2Entry entry) {
 }
 
 void L2Check::unallocated(L2Entry entry) {
-  if ((entry.bitmap & kAllAllocated) != 0)
-    corruption(
-        fmt::format("subclusters are allocated but there is no cluster (bitmap {:#018x})", entry.bitmap));
+  const uint64_t allocated = entry.bitmap & kAllAllocated;
+  if (allocated == 0) return;
+  mendable(fmt::format("subclusters are allocated but there is no cluster (bitmap {:#018x})", entry.bitmap),
+           "lets them read as zero", {entry.word, (entry.bitmap & ~kAllAllocated) | allocated << 32});
 }
 
 }  // namespace cofre::qcow2

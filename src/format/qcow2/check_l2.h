@@ -22,6 +22,8 @@ class L2Check {
   void unallocated(L2Entry entry);
   bool holds_data(L2Entry entry) const noexcept;
   void reference(uint64_t offset, uint64_t length, ReferenceCounts::Flag flag);
+  // A fault that `mended` mends, if the table may be written; else it is counted.
+  void mendable(const std::string& finding, const std::string& how, L2Entry mended);
   void corruption(const std::string& finding);
   bool may_repair() const noexcept { return context_.repair_errors && use_.alone; }
   void replace(L2Entry entry);

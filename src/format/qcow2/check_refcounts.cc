@@ -213,16 +213,22 @@ class Comparison {
   void report_count(uint64_t cluster, uint64_t stored, uint64_t references) {
     last_ = std::max(last_, cluster + 1);
     if (references > max_refcount(order_))
-      context_.corruption(references - max_refcount(order_),
-                          fmt::format("cluster {} has {} references, more than {}-bit refcounts can tell",
-                                      cluster, references, header_.refcount_bits()));
+      context_.corruption(
+          references - max_refcount(order_),
+          fmt::format("cluster {} has {} references, more than {}-bit refcounts can tell; this "
+                      "cannot be repaired: give it wider ones with amend -o refcount_bits",
+                      cluster, references, header_.refcount_bits()));
     if (stored < wanted(cluster)) {
-      context_.corruption(1,
-                          fmt::format("cluster {}: refcount {}, references {}", cluster, stored, references));
+      context_.corruption(1, fmt::format("cluster {} (offset {}): refcount {}, references {}{}", cluster,
+                                         cluster << header_.cluster_bits, stored, references,
+                                         context_.would(fmt::format("sets it to {}", wanted(cluster)))));
     } else if (stored > wanted(cluster)) {
       ++context_.result.leaks;
       leaks_found_ = true;
-      context_.say(fmt::format("leaked cluster {}: refcount {}, references {}", cluster, stored, references));
+      context_.say(
+          fmt::format("leaked cluster {} (offset {}): refcount {}, references {}{}", cluster,
+                      cluster << header_.cluster_bits, stored, references,
+                      context_.repair_leaks ? "" : fmt::format("; -r leaks sets it to {}", wanted(cluster))));
     }
     if (references != 0 && references != stored && !will_rebuild()) context_.counts.set(cluster, stored);
   }

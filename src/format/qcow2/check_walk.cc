@@ -14,6 +14,8 @@ namespace {
 
 constexpr uint64_t kReadBytes = kMiB;
 constexpr uint64_t kRefcountTableReserved = 0x1ff;
+constexpr const char* kLost =
+    "; this cannot be repaired: where it should point is lost, restore it from a copy";
 
 class Walk {
  public:
@@ -47,8 +49,8 @@ class Walk {
   bool reference(uint64_t offset, uint64_t length, const char* what) {
     if (length == 0) return true;
     if (!context_.in_file(offset, length)) {
-      context_.corruption(
-          1, fmt::format("the {} at offset {} with {} bytes ends past the file's end", what, offset, length));
+      context_.corruption(1, fmt::format("the {} at offset {} with {} bytes ends past the file's end{}", what,
+                                         offset, length, kLost));
       return false;
     }
     references_.add(first(offset), first(offset + length - 1) + 1);
@@ -74,20 +76,20 @@ class Walk {
     if (offset == 0) return;
     const uint64_t uses = active + snapshots;
     if ((entry & kL1ReservedMask) != 0)
-      context_.corruption(
-          uses, fmt::format("the L1 entry at offset {} has reserved bits set: {:#018x}", at, entry));
+      context_.corruption(uses, fmt::format("the L1 entry at offset {} has reserved bits set: {:#018x}{}", at,
+                                            entry, active > 0 ? context_.would("clears them") : kLost));
     if (!context_.in_file(offset, cluster_bytes())) {
       context_.incomplete = true;
       context_.corruption(
-          uses, fmt::format("the L1 entry at offset {} names an L2 table at offset {}, past the file's end",
-                            at, offset));
+          uses, fmt::format("the L1 entry at offset {} names an L2 table at offset {}, past the file's end{}",
+                            at, offset, kLost));
     } else if (!is_aligned(offset, cluster_bytes())) {
       context_.incomplete = true;
       context_.corruption(
           uses,
           fmt::format(
-              "the L1 entry at offset {} names an L2 table at offset {}, which is not a cluster's start", at,
-              offset));
+              "the L1 entry at offset {} names an L2 table at offset {}, which is not a cluster's start{}",
+              at, offset, kLost));
     } else {
       add_table({offset, active, snapshots, false});
     }
@@ -128,8 +130,10 @@ class Walk {
     const auto broken = [&](const char* why) {
       context_.incomplete = true;
       context_.corruption(
-          1, fmt::format("snapshot {} ('{}') has an L1 table of {} entries at offset {}, which {}",
-                         snapshot.id, snapshot.name, snapshot.l1_entries, snapshot.l1_table_offset, why));
+          1,
+          fmt::format("snapshot {} ('{}') has an L1 table of {} entries at offset {}, which {}; this cannot "
+                      "be repaired: delete the snapshot",
+                      snapshot.id, snapshot.name, snapshot.l1_entries, snapshot.l1_table_offset, why));
     };
     if (!is_aligned(snapshot.l1_table_offset, cluster_bytes())) return broken("is not a cluster's start");
     if (bytes > kMaxL1Bytes) return broken("is too large");
@@ -211,8 +215,8 @@ class Walk {
         reference_structure(first(header_.refcount_table_offset) + i);
     } else {
       context_.corruption(
-          1, fmt::format("the refcount table at offset {} with {} bytes ends past the file's end",
-                         header_.refcount_table_offset, bytes));
+          1, fmt::format("the refcount table at offset {} with {} bytes ends past the file's end{}",
+                         header_.refcount_table_offset, bytes, context_.would("builds a new one")));
       context_.must_rebuild = true;
     }
     const DiskTable& table = state_.refcounts.table();
@@ -242,7 +246,7 @@ class Walk {
   void bad_block(uint64_t index, const std::string& finding) {
     context_.bad_blocks.insert(index);
     context_.must_rebuild = true;
-    context_.corruption(1, finding);
+    context_.corruption(1, finding + context_.would("builds a new refcount structure"));
   }
 
   void check_block(uint64_t index, uint64_t entry) {
@@ -265,7 +269,8 @@ class Walk {
     if (references == 1) return;
     context_.must_rebuild = true;
     context_.corruption(
-        1, fmt::format("refcount block {} at offset {} is referenced {} times", index, offset, references));
+        1, fmt::format("refcount block {} at offset {} is referenced {} times{}", index, offset, references,
+                       context_.would("builds a new refcount structure")));
   }
 
   CheckContext& context_;

@@ -100,9 +100,6 @@ struct Header {
 // Whether these bytes, at least 8 from an image's start, are a qcow2 header's.
 bool has_magic(ConstBytes start) noexcept;
 
-// Bytes that decode_header() needs to see: the first cluster as far as the file has it, at least 512.
-inline constexpr uint64_t kHeaderProbeBytes = 64 * kKiB;
-
 // Decodes and validates everything that can be judged from the header alone and the file's length. `name` is
 // for messages. Throws Error: kInvalidArgument (no qcow2), kUnsupported (a newer version, an unknown
 // incompatible bit, by the feature-name table's name if it has one), kCorrupt (values that break the

@@ -25,15 +25,16 @@ uint64_t refcount_cache_bytes(const Header& header, const OpenOptions& options) 
 }
 
 // The first cluster, as far as the file has it.
+// No more than the header's cluster: what lies behind need not be readable for an image to be saved from a
+// failing disk.
 io::task<Header> read_header(block::Device& file) {
   const uint64_t length = file.length_bytes();
-  AlignedBuffer start(std::min(length, kHeaderProbeBytes));
+  AlignedBuffer start(std::min<uint64_t>(length, kSectorBytes));
   co_await file.read(0, start.bytes());
-  const bool larger_cluster = has_magic(start.bytes()) && start.size() == kHeaderProbeBytes &&
-                              load_be<uint32_t>(start.data() + 20) > 16 &&
-                              load_be<uint32_t>(start.data() + 20) <= kMaxClusterBits;
-  if (larger_cluster) {
-    start = AlignedBuffer(std::min(length, uint64_t{1} << load_be<uint32_t>(start.data() + 20)));
+  const uint32_t cluster_bits =
+      has_magic(start.bytes()) && start.size() == kSectorBytes ? load_be<uint32_t>(start.data() + 20) : 0;
+  if (cluster_bits > kMinClusterBits && cluster_bits <= kMaxClusterBits) {
+    start = AlignedBuffer(std::min(length, uint64_t{1} << cluster_bits));
     co_await file.read(0, start.bytes());
   }
   co_return decode_header(start.bytes(), length, file.name());

@@ -171,7 +171,6 @@ std::vector<Lie> identity_lies() {
 std::vector<Lie> layout_lies() {
   using enum ErrorKind;
   return {
-      {"detached", [](Encoded& b) { put_u32(b, 104, 0); }, kUnsupported, "detached"},
       {"payload in the header", [](Encoded& b) { put_u32(b, 104, 1); }, kCorrupt, "overlaps the payload"},
       {"payload in keyslot 7", [](Encoded& b) { put_u32(b, 104, 8 + 7 * 504 + 499); }, kCorrupt, "keyslot 7"},
       {"state", [](Encoded& b) { put_u32(b, slot_field(1, 0), 5); }, kCorrupt, "keyslot 1 is neither"},
@@ -230,6 +229,17 @@ TEST(Luks1Header, AcceptsOddButHarmlessHeaders) {
   EXPECT_EQ(decoded(encoded(header)), header);
 }
 
+TEST(Luks1Header, KnowsThatItsPayloadIsElsewhere) {
+  Luks1Header header = sample_header();
+  EXPECT_FALSE(header.detached());
+  header.payload_sector = 0;
+  EXPECT_EQ(decoded(encoded(header)), header);
+  EXPECT_TRUE(decoded(encoded(header)).detached());
+  EXPECT_EQ(header.payload_offset_bytes(), 0u);
+  const uint64_t end = header.material_offset_bytes(7) + header.material_bytes();
+  expect_error(ErrorKind::kCorrupt, "truncated", [&] { decoded(encoded(header), end - 1); });
+}
+
 TEST(Luks1Header, ReadsOtherSpellings) {
   const Luks1Header header = sample_header();
   Encoded bytes = encoded(header);
@@ -266,7 +276,9 @@ TEST(Luks1Header, SurvivesRandomDamage) {
       header.cipher.validate();
       for (size_t i = 0; i < kLuks1Keyslots; ++i) {
         ASSERT_LE(header.material_offset_bytes(i) + header.material_bytes(), area);
-        ASSERT_LE(header.material_offset_bytes(i) + header.material_bytes(), header.payload_offset_bytes());
+        if (!header.detached()) {
+          ASSERT_LE(header.material_offset_bytes(i) + header.material_bytes(), header.payload_offset_bytes());
+        }
       }
       ASSERT_EQ(decoded(encoded(header), area), header);
     } catch (const Error& error) {
