@@ -52,6 +52,10 @@ class Server:
             self.process.kill()
         self.process.wait()
         self.output.close()
+        # What a killed process had in flight in the kernel may hold its socket for a moment.
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.listens() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def said(self):
         self.output.seek(0)

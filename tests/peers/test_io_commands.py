@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import signal
+import termios
 import time
 import unittest
 
@@ -330,6 +331,12 @@ class Overlap(ScriptCase):
 class Terminal(ScriptCase):
     """Lines typed on a terminal: they can be edited, and come back."""
 
+    @staticmethod
+    def wait_for_editing(terminal, deadline):
+        """The prompt shows a moment before the terminal gives single keys; what is typed in between would be a whole line."""
+        while termios.tcgetattr(terminal)[3] & termios.ICANON and time.monotonic() < deadline:
+            time.sleep(0.005)
+
     def typed(self, *keys, prompt=b"cofre io> "):
         """Types each of `keys` at the next prompt. Returns (exit code, what showed)."""
         child, terminal = pty.fork()
@@ -352,6 +359,7 @@ class Terminal(ScriptCase):
                 # What ends in the background may be told behind the prompt.
                 if waiting and len(re.findall(rb"(?:^|\n)" + prompt, shown)) > prompts:
                     prompts += 1
+                    self.wait_for_editing(terminal, deadline)
                     os.write(terminal, waiting.pop(0))
             else:
                 raise AssertionError(f"no end on the terminal; it showed {shown!r}")

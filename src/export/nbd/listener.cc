@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -19,6 +21,8 @@ namespace cofre::nbd {
 namespace {
 
 constexpr int kBacklog = 64;
+constexpr int kLooks = 10;
+constexpr std::chrono::milliseconds kBetweenLooks(20);
 
 // A descriptor until somebody takes it.
 class Descriptor {
@@ -63,10 +67,19 @@ bool is_stale(const std::string& path, const sockaddr_un& address) {
   return ::connect(probe.get(), generic(address), sizeof address) != 0 && errno == ECONNREFUSED;
 }
 
+// A process that was killed may hold its socket for a moment longer, for what it had in flight in the kernel.
+bool becomes_stale(const std::string& path, const sockaddr_un& address) {
+  for (int look = 0; look < kLooks; ++look) {
+    if (is_stale(path, address)) return true;
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+  return false;
+}
+
 void bind_unix(int fd, const std::string& path, const sockaddr_un& address) {
   if (::bind(fd, generic(address), sizeof address) == 0) return;
   int error = errno;
-  if (error == EADDRINUSE && is_stale(path, address) && ::unlink(path.c_str()) == 0) {
+  if (error == EADDRINUSE && becomes_stale(path, address) && ::unlink(path.c_str()) == 0) {
     if (::bind(fd, generic(address), sizeof address) == 0) return;
     error = errno;
   }
