@@ -161,6 +161,8 @@ io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& o
            options.path);
     co_return;
   }
+  // Whoever only wants to know what the header says must not touch what it names: it may name anything.
+  if (policy.headers_only) co_return;
   const std::optional<std::string>& named = image.header().data_file;
   if (options.data_file.empty() && !named)
     fail(ErrorKind::kInvalidArgument,

@@ -39,7 +39,13 @@ class SectorPadded final : public block::Device {
     if (inside == 0) co_return block::Extent{.length_bytes = length, .allocated = true, .zero = true};
     block::Extent extent = co_await file_->map(offset, inside);
     // The padding belongs to what stands before it: an extent is whole sectors.
-    if (extent.length_bytes == inside) extent.length_bytes = length;
+    if (extent.length_bytes == inside) {
+      extent.length_bytes = length;
+    } else if (extent.length_bytes >= kSectorBytes) {
+      extent.length_bytes = align_down<uint64_t>(extent.length_bytes, kSectorBytes);
+    } else {  // a window's sector that is partly a hole of the file
+      extent = {.length_bytes = kSectorBytes, .allocated = true, .data = true};
+    }
     co_return extent;
   }
   io::task<void> resize(uint64_t length) override { return file_->resize(length); }

@@ -215,6 +215,7 @@ void BlkdebugDevice::take_over(const Breakpoints& before) {
   const std::scoped_lock lock(mutex_, other->mutex_);
   state_ = other->state_;
   active_ = other->active_;
+  config_.errors = other->config_.errors;
   breakpoints_ = other->breakpoints_;
   due_ = other->due_;
   listener_ = other->listener_;
@@ -234,7 +235,11 @@ std::optional<InjectError> BlkdebugDevice::find_error(BlkdebugRequest kind, uint
       active_, [&](const InjectError& rule) { return meets(rule, kind, offset, length); });
   if (found == active_.end()) return std::nullopt;
   const InjectError rule = *found;
-  if (rule.once) active_.erase(found);
+  if (rule.once) {  // nor does its event bring it back
+    active_.erase(found);
+    if (const auto source = std::ranges::find(config_.errors, rule); source != config_.errors.end())
+      config_.errors.erase(source);
+  }
   return rule;
 }
 

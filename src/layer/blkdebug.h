@@ -28,6 +28,8 @@ struct InjectError {
   std::optional<BlkdebugRequest> request_kind = std::nullopt;  // none: all but kBlockStatus
   bool once = false;
   bool immediately = false;  // fails before anything else runs
+
+  bool operator==(const InjectError&) const = default;
 };
 
 struct SetState {

@@ -185,6 +185,22 @@ class NameTable(GraphTest):
                 self.check(ours("qemu-io", "--image-opts", "-c", "read -P 0xa5 0 1k", name))
                 self.same_content("--image-opts", name)
 
+    def test_a_window_across_holes_and_odd_bytes_is_mapped(self):
+        """qemu-img fails an assertion there."""
+        path = self.path("holes.img")
+        with open(path, "wb") as file:
+            file.write(b"a" * 10_000)
+            file.seek(200_000)
+            file.write(b"b" * 3_000)
+        for offset in (1, 511, 4097):
+            name = "json:" + json.dumps({"driver": "raw", "offset": offset, "file": {"driver": "file", "filename": path}})
+            entries = self.check(ours("qemu-img", "map", "--output=json", name)).json()
+            info = self.check(theirs("qemu-img", "info", "--output=json", name)).json()
+            self.assertEqual(sum(entry["length"] for entry in entries), info["virtual-size"])
+            data = [entry for entry in entries if entry["data"] and not entry["zero"]]
+            self.assertLessEqual(data[0]["start"], 0)
+            self.assertTrue(any(e["start"] <= 200_000 - offset < e["start"] + e["length"] for e in data), entries)
+
     def test_backing_options(self):
         with open(self.path("other.img"), "wb") as file:
             file.write(b"z" * (8 * MIB))
@@ -285,6 +301,13 @@ class Filters(GraphTest):
                 ",".join(rule if rule.startswith("bogus") else f"file.{rule}" for rule in rules.split(","))
             with self.subTest(rules=rules):
                 self.both("qemu-io", "--image-opts", *(word for part in command.split(";") for word in ("-c", part)), name)
+
+    def test_an_error_that_comes_once(self):
+        """Its event comes with each of these reads, and the image is as good as before after the first."""
+        image = json.dumps({"driver": "qcow2", "file": {
+            "driver": "blkdebug", "inject-error": [{"event": "l2_load", "errno": 5, "once": True}],
+            "image": {"driver": "file", "filename": self.base}}})
+        self.both("qemu-io", "-c", "read 0 64k", "-c", "read 0 64k", "-c", "read 1M 64k", "json:" + image)
 
     def test_blkdebug_configuration(self):
         config = self.path("rules.conf")

@@ -126,6 +126,17 @@ class Gallery(ParityCase):
                 self.parity("info", "--backing-chain", name, cwd=self.gallery)
                 self.json_parity("info", "--backing-chain", "--output=json", name, cwd=self.gallery)
 
+    def test_info_does_not_touch_the_data_file(self):
+        """An image may name any file as its own."""
+        folder = self.path("named")
+        os.mkdir(folder)
+        self.ok(qemu_img("create", "-q", "-f", "qcow2", "-o", "data_file=d", "i.qcow2", "1M", cwd=folder))
+        os.remove(os.path.join(folder, "d"))
+        for put in (lambda path: None, os.mkfifo):
+            put(os.path.join(folder, "d"))
+            self.parity("info", "i.qcow2", cwd=folder)
+            self.json_parity("info", "--output=json", "--backing-chain", "i.qcow2", cwd=folder)
+
     def test_info_from_another_folder(self):
         """Backing names stand as they are in the image and also as they resolve from here."""
         self.parity("info", "--backing-chain", os.path.join(self.gallery, "top.qcow2"), cwd="/")
