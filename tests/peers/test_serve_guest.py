@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 import time
+import unittest
 
-from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, TIMEOUT_S, Image, PeerCase, aes_options, cofre, luks_options,
+from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, SANITIZED, TIMEOUT_S, Image, PeerCase, aes_options, cofre, luks_options,
                          run)
 from guest import Guest, NbdDoor, VhostDoor, require_guest
 
@@ -52,6 +53,7 @@ class Serving:
         self.output.close()
 
 
+@unittest.skipIf(SANITIZED, "an emulated machine and a sanitizer together take too long: the server's own tests run under it")
 class GuestCase(PeerCase):
 
     @classmethod
