@@ -10,6 +10,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/error.h"
+#include "base/owned_fd.h"
 #include "image/open.h"
 #include "io/lanes.h"
 
@@ -90,23 +91,8 @@ void refuse_document_type(const pugi::xml_document& document, const std::string&
            where);
 }
 
-// Closes a file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const noexcept { return fd_; }
-
- private:
-  int fd_;
-};
-
 std::string read_bounded(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  const OwnedFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (file.get() < 0) fail_errno(errno, "cannot open the domain XML '{}'", path);
   std::string text;
   std::array<char, 65536> piece;

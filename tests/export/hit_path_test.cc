@@ -3,13 +3,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <malloc.h>
 #include <array>
-#include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "block/borrowed.h"
+#include "export/heap_trips.h"
 #include "export/nbd/transmission.h"
 #include "format/qcow2/create.h"
 #include "format/qcow2/image.h"
@@ -18,29 +15,6 @@
 #include "layer/align.h"
 #include "storage/file.h"
 #include "wire_client.h"
-
-namespace {
-
-std::atomic<uint64_t> trips_to_the_heap = 0;
-
-}  // namespace
-
-// Every allocation of this program passes here.
-void* operator new(std::size_t size) {
-  trips_to_the_heap.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-  trips_to_the_heap.fetch_add(1, std::memory_order_relaxed);
-  return memalign(alignment, size);
-}
 
 namespace cofre::nbd {
 namespace {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "base/owned_fd.h"
 #include "export/vhost_user_blk/block_device.h"
-#include "export/vhost_user_blk/owned_fd.h"
 #include "export/vhost_user_blk/protocol.h"
 
 namespace cofre::vhost::testing {

@@ -1,44 +1,11 @@
 // What a small request over vhost-user-blk costs: no trip to the heap. (What qcow2 adds: hit_path_test.)
-#include <malloc.h>
 #include <sys/mman.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "base/units.h"
+#include "export/heap_trips.h"
 #include "export/vhost_device_thread.h"
 #include "export/vhost_random_driver.h"
 #include "storage/file.h"
-
-namespace {
-
-std::atomic<uint64_t> trips_to_the_heap = 0;
-// The driver's thread is not what is measured.
-thread_local bool counts = true;
-
-void count_trip() {
-  if (counts) trips_to_the_heap.fetch_add(1, std::memory_order_relaxed);
-}
-
-}  // namespace
-
-// Every allocation of this program passes here.
-void* operator new(std::size_t size) {
-  count_trip();
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-  count_trip();
-  return memalign(alignment, size);
-}
 
 namespace cofre::vhost::testing {
 namespace {
@@ -49,7 +16,7 @@ constexpr uint32_t kBlockBytes = 4096;
 class VhostHitPath : public ::testing::TestWithParam<Kind> {
  protected:
   VhostHitPath() : disk_(::memfd_create("disk", MFD_CLOEXEC)) {
-    counts = false;
+    counts_trips = false;  // the driver's thread is not what is measured
     if (::ftruncate(disk_.get(), 8 * kMiB) != 0) throw std::runtime_error("ftruncate");
     device_ = storage::FileDevice::open("/proc/self/fd/" + std::to_string(disk_.get()), {});
     for (size_t i = 0; i < kDepth; ++i) requests_.emplace_back(memory_, kBlockBytes);

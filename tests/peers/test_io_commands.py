@@ -2,15 +2,14 @@
 help texts masked), exit codes and guest bytes must agree."""
 
 import os
-import pty
 import re
-import select
 import signal
 import termios
 import time
 import unittest
 
-from cofre_peers import COFRE, COMPAT_DIR, KIB, MIB, QEMU_IO, SEED, TIMEOUT_S, PeerCase, qemu_img, run
+from cofre_peers import COMPAT_DIR, KIB, MIB, QEMU_IO, SEED, TIMEOUT_S, PeerCase, qemu_img, run
+from terminal import converse
 
 OURS = os.path.join(COMPAT_DIR, "qemu-io")
 
@@ -332,41 +331,23 @@ class Terminal(ScriptCase):
     """Lines typed on a terminal: they can be edited, and come back."""
 
     @staticmethod
-    def wait_for_editing(terminal, deadline):
+    def wait_for_editing(terminal):
         """The prompt shows a moment before the terminal gives single keys; what is typed in between would be a whole line."""
+        deadline = time.monotonic() + TIMEOUT_S
         while termios.tcgetattr(terminal)[3] & termios.ICANON and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def typed(self, *keys, prompt=b"cofre io> "):
         """Types each of `keys` at the next prompt. Returns (exit code, what showed)."""
-        child, terminal = pty.fork()
-        if child == 0:
-            os.environ["TERM"] = "xterm"
-            os.execv(COFRE, [COFRE, "io", "-f", "qcow2", self.path("ours/disk")])
-        shown, prompts, waiting = b"", 0, list(keys)
-        deadline = time.monotonic() + TIMEOUT_S
-        try:
-            while time.monotonic() < deadline:
-                if terminal not in select.select([terminal], [], [], 1)[0]:
-                    continue
-                try:
-                    piece = os.read(terminal, 4096)
-                except OSError:     # Linux says so when the last user of the terminal is gone
-                    break
-                if not piece:
-                    break
-                shown += piece
-                # What ends in the background may be told behind the prompt.
-                if waiting and len(re.findall(rb"(?:^|\n)" + prompt, shown)) > prompts:
-                    prompts += 1
-                    self.wait_for_editing(terminal, deadline)
-                    os.write(terminal, waiting.pop(0))
-            else:
-                raise AssertionError(f"no end on the terminal; it showed {shown!r}")
-        finally:
-            os.close(terminal)
-            _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+        waiting = list(keys)
+
+        def type_keys(terminal, shown):
+            # What ends in the background may be told behind the prompt.
+            if waiting and len(re.findall(rb"(?:^|\n)" + prompt, shown)) > len(keys) - len(waiting):
+                self.wait_for_editing(terminal)
+                os.write(terminal, waiting.pop(0))
+
+        return converse(["io", "-f", "qcow2", self.path("ours/disk")], type_keys, env={"TERM": "xterm"})
 
     def test_editing_history_and_completion(self):
         self.images()

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/owned_fd.h"
 
 namespace cofre::nbd {
 namespace {
@@ -23,22 +24,6 @@ namespace {
 constexpr int kBacklog = 64;
 constexpr int kLooks = 10;
 constexpr std::chrono::milliseconds kBetweenLooks(20);
-
-// A descriptor until somebody takes it.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) noexcept : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const noexcept { return fd_; }
-  int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 sockaddr_un unix_address(const std::string& path) {
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
@@ -63,7 +48,7 @@ int make_socket(int family) {
 bool is_stale(const std::string& path, const sockaddr_un& address) {
   struct stat about = {};
   if (::lstat(path.c_str(), &about) != 0 || !S_ISSOCK(about.st_mode)) return false;
-  const Descriptor probe(make_socket(AF_UNIX));
+  const OwnedFd probe(make_socket(AF_UNIX));
   return ::connect(probe.get(), generic(address), sizeof address) != 0 && errno == ECONNREFUSED;
 }
 
@@ -112,7 +97,7 @@ std::string uri_of(int fd) {
 
 // A listening descriptor, or the errno.
 std::pair<int, int> listen_at(const addrinfo& address) {
-  Descriptor fd(
+  OwnedFd fd(
       ::socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address.ai_protocol));
   if (fd.get() < 0) return {-1, errno};
   const int on = 1;
@@ -148,7 +133,7 @@ Listener Listener::adopt(int fd) {
 
 Listener Listener::on_unix(const std::string& path, int mode) {
   const sockaddr_un address = unix_address(path);
-  Descriptor fd(make_socket(AF_UNIX));
+  OwnedFd fd(make_socket(AF_UNIX));
   bind_unix(fd.get(), path, address);
   // Nobody can connect before it listens.
   if ((mode >= 0 && ::chmod(path.c_str(), static_cast<mode_t>(mode)) != 0) ||

@@ -8,8 +8,8 @@
 #include <optional>
 #include <vector>
 
+#include "base/owned_fd.h"
 #include "export/vhost_user_blk/fault_guard.h"
-#include "export/vhost_user_blk/owned_fd.h"
 #include "export/vhost_user_blk/protocol.h"
 
 namespace cofre::vhost {

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "export/vhost_user_blk/owned_fd.h"
+#include "base/owned_fd.h"
 #include "export/vhost_user_blk/protocol.h"
 #include "io/socket.h"
 

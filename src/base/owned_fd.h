@@ -5,7 +5,7 @@
 
 #include <utility>
 
-namespace cofre::vhost {
+namespace cofre {
 
 class OwnedFd {
  public:
@@ -23,6 +23,8 @@ class OwnedFd {
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
+  // The caller closes it.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
   void reset() noexcept {
     if (fd_ >= 0) ::close(std::exchange(fd_, -1));
   }
@@ -31,4 +33,4 @@ class OwnedFd {
   int fd_ = -1;
 };
 
-}  // namespace cofre::vhost
+}  // namespace cofre
