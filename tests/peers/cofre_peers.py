@@ -13,6 +13,7 @@ cryptsetup. Environment:
 """
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -138,7 +139,13 @@ class Tool:
     io: object
 
 
+def compat(program, *args, **how):
+    """Cofre by the name of one of QEMU's programs."""
+    return run(os.path.join(COMPAT_DIR, program), *args, **how)
+
+
 COFRE_TOOL = Tool("cofre", cofre, lambda *a, **how: cofre("io", *a, **how))
+COMPAT_TOOL = Tool("cofre as qemu-img", functools.partial(compat, "qemu-img"), functools.partial(compat, "qemu-io"))
 QEMU_TOOL = Tool("qemu", qemu_img, qemu_io)
 
 

@@ -1,30 +1,15 @@
 """What a persistent dirty bitmap says, as qemu-nbd tells it."""
 
-import os
-import subprocess
-import time
-
 from cofre_peers import run
+from serving import Server
 
 
 def dirty_extents(case, image_args, bitmap, cwd=None):
     """The dirty extents [(begin, end)] of a bitmap of the image that `image_args` name. `case` is the PeerCase."""
-    socket = case.path("nbd")
-    server = subprocess.Popen(["qemu-nbd", "--read-only", "--persistent", "-B", bitmap, "-k", socket, *image_args],
-                              stderr=subprocess.PIPE, start_new_session=True, cwd=cwd)
-    try:
-        deadline = time.monotonic() + 60
-        while not os.path.exists(socket):
-            if server.poll() is not None or time.monotonic() > deadline:
-                case.fail(f"qemu-nbd does not serve '{bitmap}' of {image_args}: {server.stderr.read().decode()}")
-            time.sleep(0.01)
-        extents = case.ok(run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{bitmap}", f"nbd+unix:///?socket={socket}")).json()
-    finally:
-        server.terminate()
-        server.wait()
-        server.stderr.close()
-        if os.path.exists(socket):
-            os.unlink(socket)
+    with Server(case.path("nbd"), "qemu-nbd", "--read-only", "--persistent", "-B", bitmap, "-k", case.path("nbd"), *image_args,
+                cwd=cwd) as server:
+        extents = case.ok(run("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{bitmap}", server.uri())).json()
+        server.stop()
     joined = []
     for extent in extents:
         begin, end = extent["offset"], extent["offset"] + extent["length"]

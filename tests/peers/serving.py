@@ -20,23 +20,29 @@ def uri_of(path, name=""):
 
 
 class Server:
-    """A program that listens on `socket` within a `with`."""
+    """A program that serves on `socket` within a `with`; or from start() to close(), and may be killed and started anew."""
 
-    def __init__(self, path, *args):
+    def __init__(self, path, *args, cwd=None):
         self.socket = path
         self.args = [str(a) for a in args]
-
-    def __enter__(self):
+        self.cwd = cwd
+        self.process = None
         self.output = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.output,
-                                        stderr=subprocess.STDOUT, start_new_session=True)
+
+    def start(self):
+        self.output.truncate(0)
+        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT,
+                                        start_new_session=True, cwd=self.cwd)
         deadline = time.monotonic() + TIMEOUT_S
-        while not self.listens():
+        while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.process.kill()
+                self.kill()
                 raise AssertionError(f"{self.args} does not listen:\n{self.said()}")
             time.sleep(0.01)
         return self
+
+    def ready(self):
+        return self.listens()
 
     def listens(self):
         """A connection that negotiates nothing is no client."""
@@ -47,19 +53,27 @@ class Server:
                 return False
         return True
 
-    def __exit__(self, *_):
-        if self.process.poll() is None:
+    def kill(self):
+        if self.process and self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
+
+    def close(self):
+        self.kill()
         self.output.close()
         # What a killed process had in flight in the kernel may hold its socket for a moment.
         deadline = time.monotonic() + TIMEOUT_S
         while self.listens() and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()
+
     def said(self):
-        self.output.seek(0)
-        return self.output.read().decode(errors="replace")
+        return os.pread(self.output.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def uri(self, name=""):
         return uri_of(self.socket, name)

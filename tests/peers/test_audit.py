@@ -5,7 +5,7 @@ import os
 import unittest
 
 from cofre_peers import COFRE_TOOL, LONG, MIB, QEMU_TOOL, Image, PeerCase, aes_options, cofre, luks_options
-from qcow2_patch import OFFSET_MASK, Patch
+from qcow2_patch import Patch
 
 CLEAN, PLAIN, NOTES = 0, 2, 3
 TEXT = b"Dear diary, nobody but me will ever read what stands here. " * 40

@@ -1,24 +1,17 @@
 """Persistent dirty bitmaps beside qemu-img: random sequences of writes and bitmap actions leave the same bitmaps whether one
 tool does all of it or both take turns on one image; commands fail alike; the dirty extents are those that qemu-nbd tells."""
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import time
 import unittest
 
-from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_TOOL, SEED, Image, Interactive, PeerCase,
-                         aes_options, cofre, luks_options, qemu_img, qemu_io, run)
+from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_TOOL, KIB, LONG, MIB, QEMU_TOOL, Image, Interactive, PeerCase,
+                         aes_options, cofre, luks_options, qemu_img, qemu_io)
 from dirty_extents import dirty_extents
 from qcow2_patch import Patch
 
 ROUNDS = 40 if LONG else 7
-
-
-def compat(*args, **how):
-    return run(os.path.join(COMPAT_DIR, "qemu-img"), *args, **how)
 
 
 class BitmapCase(PeerCase):
@@ -83,7 +76,7 @@ class TurnsTest(BitmapCase):
         if snapshots and self.rng.random() < 0.15:
             action = self.rng.choice(["-c", "-a", "-d"])
             return f"snapshot {action}", lambda tool, image: tool.img(
-                "snapshot", action, "s", *image.object_args(), "--image-opts", image.opts())
+                "snapshot", action, "s", *image.args())
         if self.rng.random() < 0.5:
             commands = [part for _ in range(self.rng.randrange(1, 4)) for part in ("-c", self.io_step(size))]
             return f"io {commands}", lambda tool, image: tool.io(*image.args(), *commands)
@@ -170,7 +163,7 @@ class CommandTest(BitmapCase):
                   for action in ("remove", "clear", "enable", "disable")]]:
             with self.subTest(args=args):
                 self.refused(qemu_img("bitmap", *args), *words, code=1)
-                self.refused(compat("bitmap", *args), *words, code=1)
+                self.refused(COMPAT_TOOL.img("bitmap", *args), *words, code=1)
         self.clean(QEMU_TOOL, Image(image, "qcow2"))
 
     def test_no_key_and_no_backing_file_is_needed(self):
@@ -195,9 +188,9 @@ class CommandTest(BitmapCase):
         self.assertEqual(self.bitmaps(image), {"a": (("in-use", "auto"), 65536), "b": ((), 65536)})
         self.assertEqual(self.dirty(image, "b"), [])
         for action in (["--clear"], ["--enable"], ["--disable"], ["--merge", "b"]):
-            for tool in (qemu_img, compat):
+            for tool in (qemu_img, COMPAT_TOOL.img):
                 self.refused(tool("bitmap", *action, image.path, "a"), "inconsistent and cannot be used", code=1)
-        for tool in (qemu_img, compat):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             self.refused(tool("bitmap", "--add", image.path, "a"), "already exists", code=1)
         self.clean(QEMU_TOOL, image)
         self.ok(cofre("bitmap", "--remove", image.path, "a"))
@@ -267,12 +260,12 @@ class ConvertTest(BitmapCase):
                 (["inconsistent bitmap 'a'"], ["--bitmaps", "-O", "qcow2", broken, target]),
                 (["failed to create bitmap a", "already exists"], ["--bitmaps", "-n", "-O", "qcow2", good, "exists"])]:
             with self.subTest(args=args):
-                for tool in (qemu_img, compat):
+                for tool in (qemu_img, COMPAT_TOOL.img):
                     existing = self.path("existing.qcow2")
                     self.ok(qemu_img("create", "-q", "-f", "qcow2", existing, "1M"))
                     self.ok(qemu_img("bitmap", "--add", existing, "a"))
                     self.refused(tool("convert", *[existing if a == "exists" else a for a in args]), *words, code=1)
-        for tool in (qemu_img, compat):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             result = self.ok(tool("convert", "--bitmaps", "--skip-broken-bitmaps", "-O", "qcow2", broken, target))
             self.assertIn("warning: Skipping inconsistent bitmap 'a'", result.err)
             self.assertEqual(self.bitmaps(Image(target, "qcow2")), {})
@@ -357,9 +350,7 @@ class DamageTest(BitmapCase):
         self.ok(qemu_img("bitmap", "--add", image.path, "a"))
         self.io(QEMU_TOOL, image, "write -P 5 0 64k")
         with Patch(image.path) as patch:
-            content = self.read_file(image.path)
-            extension = content.index(bytes.fromhex("2385287500000018"))
-            directory = patch.read(extension + 24, ">Q")
+            directory = patch.read(patch.extension(0x23852875) + 16, ">Q")
             patch.write(directory + field, format, value)
         return image
 

@@ -4,8 +4,8 @@ import itertools
 import os
 import unittest
 
-from cofre_peers import (COFRE_TOOL, COMPAT_DIR, DISK_DIR, KIB, LONG, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options,
-                         qemu_img, run)
+from cofre_peers import (COFRE_TOOL, COMPAT_TOOL, DISK_DIR, KIB, LONG, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options,
+                         qemu_img)
 from guest_model import GuestModel
 
 
@@ -160,7 +160,7 @@ class Convert(CompressedCase):
     def test_personality(self):
         disk = compressible_disk(self.rng, MIB)
         image = Image(self.path("out.qcow2"), "qcow2")
-        self.ok(run(os.path.join(COMPAT_DIR, "qemu-img"), "convert", "-c", "-f", "raw", "-O", "qcow2",
+        self.ok(COMPAT_TOOL.img("convert", "-c", "-f", "raw", "-O", "qcow2",
                     self.write_file("source.raw", disk), image.path))
         self.sound(image, disk)
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import unittest
 
-from cofre_peers import (COFRE_TOOL, DISK_DIR, KIB, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img,
+from cofre_peers import (DISK_DIR, KIB, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img,
                          random_disk)
 from terminal import on_terminal
 

@@ -4,14 +4,11 @@ exports as new images. The same words go to qemu-img: exit codes, warnings and c
 import os
 import unittest
 
-from cofre_peers import COMPAT_DIR, KIB, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk, run
-from test_graph import Server
+from cofre_peers import COMPAT_TOOL, KIB, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk, run
+from qcow2_patch import Patch
+from serving import Server
 
 SECTOR = 512
-
-
-def ours(*args, **how):
-    return run(os.path.join(COMPAT_DIR, "qemu-img"), *args, **how)
 
 
 class Salvage(PeerCase):
@@ -38,7 +35,7 @@ class Salvage(PeerCase):
         expected = bytearray(self.disk)
         for sector in sectors:
             expected[sector * SECTOR:(sector + 1) * SECTOR] = bytes(SECTOR)
-        for tool in (qemu_img, ours):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             result = self.ok(tool("convert", "--salvage", *self.faulty(*sectors), self.out))
             self.same_bytes(self.read_file(self.out), expected, result)
             self.assertEqual(self.offsets(result), [sector * SECTOR for sector in sectors], f"{result}")
@@ -55,15 +52,15 @@ class Salvage(PeerCase):
         self.same_bytes(content, expected, result)
 
     def test_quiet(self):
-        for tool in (qemu_img, ours):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             self.assertEqual(self.ok(tool("convert", "--salvage", "-q", *self.faulty(7), self.out)).err, "")
 
     def test_without_it_the_error_ends_all(self):
-        for tool in (qemu_img, ours):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             self.refused(tool("convert", *self.faulty(7), self.path("new.raw")), "Input/output error", code=1)
         # qemu-img leaves its half; nothing of Cofre's is there.
         os.unlink(self.path("new.raw"))
-        self.refused(ours("convert", *self.faulty(7), self.path("new.raw")))
+        self.refused(COMPAT_TOOL.img("convert", *self.faulty(7), self.path("new.raw")))
         self.assertFalse(os.path.exists(self.path("new.raw")))
 
     def test_unreadable_tables(self):
@@ -71,11 +68,10 @@ class Salvage(PeerCase):
         image = self.path("tables.qcow2")
         self.ok(qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, "512k"))
         self.ok(run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 512k", image))
-        header = self.read_file(image)
-        l1 = int.from_bytes(header[40:48], "big")
-        table = int.from_bytes(header[l1 + 8 * 9:l1 + 8 * 10], "big") & ~(1 << 63)       # maps the tenth 32 KiB
+        with Patch(image) as patch:
+            table = patch.l2_entry(9 * 32 * KIB)
         results = []
-        for tool in (qemu_img, ours):
+        for tool in (qemu_img, COMPAT_TOOL.img):
             result = self.ok(tool("convert", "--salvage", *self.faulty(table // SECTOR, driver="qcow2", path=image), self.out))
             results.append((self.read_file(self.out), self.offsets(result)))
             self.assertIn(f"warning: error while reading block status at offset {9 * 32 * KIB}: ", result.err)
@@ -148,7 +144,7 @@ class Rate(PeerCase):
         source = self.write_file("source.raw", disk)
         for rate in ("0", "64M", "1G"):
             for step in (["-O", "raw"], ["-O", "qcow2"], ["-O", "qcow2", "-c"]):
-                result = self.ok(ours("convert", "-r", rate, *step, "-f", "raw", source, self.path("out")))
+                result = self.ok(COMPAT_TOOL.img("convert", "-r", rate, *step, "-f", "raw", source, self.path("out")))
                 self.ok(qemu_img("compare", "-f", "raw", "-F", step[1], source, self.path("out")))
                 self.assertEqual(result.out + result.err, "")
 
@@ -177,7 +173,7 @@ class NewImagesInExports(PeerCase):
             for name in (f"nbd:unix:{self.socket}", f"nbd+unix:///?socket={self.socket}"):
                 with self.subTest(image=image, name=name):
                     with self.served(8 * MIB):
-                        self.ok(ours("convert", *image.object_args(), "-f", "raw", "-O", image.format,
+                        self.ok(COMPAT_TOOL.img("convert", *image.object_args(), "-f", "raw", "-O", image.format,
                                      *(["-o", options] if options else []), self.source, name))
                     content, result = self.content(QEMU_TOOL, image)
                     self.same_bytes(content[:len(self.disk)], self.disk, result)
@@ -188,7 +184,7 @@ class NewImagesInExports(PeerCase):
         for image, options in self.kinds():
             with self.subTest(image=image):
                 with self.served(8 * MIB):
-                    self.ok(ours("create", "-q", *image.object_args(), "-f", image.format, *(["-o", options] if options else []),
+                    self.ok(COMPAT_TOOL.img("create", "-q", *image.object_args(), "-f", image.format, *(["-o", options] if options else []),
                                  f"nbd:unix:{self.socket}", "3M"))
                 if image.format == "qcow2":
                     self.holds(QEMU_TOOL, image, bytes(3 * MIB))
@@ -209,7 +205,7 @@ class NewImagesInExports(PeerCase):
                           ["create", "-f", "raw", f'json:{{"driver":"file","filename":"{self.export}"}}', "1M"]):
             with self.subTest(arguments=arguments):
                 codes = []
-                for tool in (qemu_img, ours):
+                for tool in (qemu_img, COMPAT_TOOL.img):
                     with self.served(2 * MIB):
                         result = tool(*arguments)
                     codes.append(result.code)

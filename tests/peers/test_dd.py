@@ -3,11 +3,7 @@
 import os
 import unittest
 
-from cofre_peers import COMPAT_DIR, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk, run
-
-
-def personality(*args, **how):
-    return run(os.path.join(COMPAT_DIR, "qemu-img"), *args, **how)
+from cofre_peers import COMPAT_TOOL, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk
 
 
 class Dd(PeerCase):
@@ -20,7 +16,7 @@ class Dd(PeerCase):
     def same(self, *arguments, output="out", out_format="raw"):
         """qemu-img and the personality of its name leave the same image, or none."""
         answers = []
-        for program in (qemu_img, personality):
+        for program in (qemu_img, COMPAT_TOOL.img):
             if os.path.exists(self.path(output)):
                 os.unlink(self.path(output))
             result = program("dd", *arguments, cwd=self.dir)

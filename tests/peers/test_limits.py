@@ -3,7 +3,7 @@
 import unittest
 
 from cofre_peers import KIB, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, run
-from test_graph import Server
+from serving import Server
 
 ALWAYS = {"request-alignment", "max-iov", "min-mem-alignment", "opt-mem-alignment"}     # in QEMU's schema
 

@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from cofre_peers import (COFRE_TOOL, KIB, LONG, MIB, QEMU_TOOL, Image, PeerCase, aes_options, luks_options, random_disk)
+from cofre_peers import (COFRE_TOOL, LONG, MIB, QEMU_TOOL, Image, PeerCase, aes_options, luks_options, random_disk)
 from guest_model import GuestModel
 
 BATCHES = 40 if LONG else 5

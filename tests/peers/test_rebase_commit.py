@@ -8,17 +8,10 @@ import subprocess
 import time
 import unittest
 
-from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_IO, QEMU_TOOL, TIMEOUT_S, Image, Interactive,
-                         PeerCase, Tool, aes_options, cofre, luks_options, qemu_img, run)
+from cofre_peers import (COFRE, COFRE_TOOL, COMPAT_TOOL, KIB, LONG, MIB, QEMU_IO, QEMU_TOOL, TIMEOUT_S, Image, Interactive,
+                         PeerCase, aes_options, cofre, luks_options, qemu_img, run)
 
 ROUNDS = 40 if LONG else 5
-
-
-def compat(*args, **how):
-    return run(os.path.join(COMPAT_DIR, "qemu-img"), *args, **how)
-
-
-COMPAT_TOOL = Tool("cofre as qemu-img", compat, COFRE_TOOL.io)
 
 
 class ChainCase(PeerCase):
@@ -246,7 +239,7 @@ class Rebase(ChainCase):
                      ["-T", "bad", "-b", "", "top"], ["-b", "a", "-F", "qcow2", "top", "a"], ["-z", "top"]):
             with self.subTest(args=args):
                 self.assertEqual(qemu_img("rebase", *args, cwd=folder).code, 1)
-                self.refused(compat("rebase", *args, cwd=folder), code=1)
+                self.refused(COMPAT_TOOL.img("rebase", *args, cwd=folder), code=1)
                 self.assertEqual(self.read_file(os.path.join(folder, "top")), before)
 
 
@@ -386,7 +379,7 @@ class Commit(ChainCase):
                      ["top", "a"], ["-z", "top"], ["missing"], ["-f", "raw", "top"]):
             with self.subTest(args=args):
                 self.assertEqual(qemu_img("commit", *args, cwd=folder).code, 1)
-                self.refused(compat("commit", *args, cwd=folder), code=1)
+                self.refused(COMPAT_TOOL.img("commit", *args, cwd=folder), code=1)
                 self.assertEqual(self.read_file(os.path.join(folder, "a")), before)
 
     def test_a_backing_file_in_use_is_refused(self):

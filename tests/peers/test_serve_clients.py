@@ -29,7 +29,7 @@ class ServeCase(PeerCase):
         return self.create(COFRE_TOOL, image, size, options=luks_options() if kind == "luks" else aes_options())
 
     def serve(self, image, *args):
-        return cofre_serve(self.path("socket"), *image.object_args(), "--image-opts", image.opts(), *args)
+        return cofre_serve(self.path("socket"), *image.args(), *args)
 
 
 class Converters(ServeCase):
@@ -107,9 +107,8 @@ class Maps(ServeCase):
                 "import json; print(json.dumps(m, sort_keys=True))")
         contexts = "h.add_meta_context('base:allocation'); h.add_meta_context('qemu:allocation-depth')"
         found = []
-        for program in ([QEMU_NBD, "-A", "-k", self.path("socket")], None):
-            server = (Server(self.path("socket"), *program, "-t", "-r", "-f", "qcow2", overlay) if program else
-                      cofre_serve(self.path("socket"), "-r", "-f", "qcow2", overlay))
+        for server in (Server(self.path("socket"), QEMU_NBD, "-A", "-k", self.path("socket"), "-t", "-r", "-f", "qcow2", overlay),
+                       cofre_serve(self.path("socket"), "-r", "-f", "qcow2", overlay)):
             with server:
                 found.append(self.ok(nbdsh(server.uri(), code, contexts)).json())
             if os.path.exists(self.path("socket")):
@@ -158,7 +157,7 @@ class Writers(ServeCase):
                 size = "2M" if block == "512" or SANITIZED else "12M"
                 self.ok(run("fio", "--name=job", "--ioengine=nbd", f"--uri={server.uri()}", "--rw=randwrite",
                             f"--bs={block}", f"--iodepth={depth}", f"--size={size}", "--verify=crc32c", "--do_verify=1",
-                            "--verify_fatal=1", f"--randseed={self.rng.randrange(10 ** 6)}"))
+                            "--verify_fatal=1", f"--randseed={self.rng.randrange(10 ** 6)}", cwd=self.dir))
             self.assertEqual(server.stop(), 0, server.said())
         self.clean(QEMU_TOOL, image)
 
@@ -249,7 +248,7 @@ class Endings(ServeCase):
         image = self.encrypted()
         socket, pid_file = self.path("socket"), self.path("pid")
         self.ok(cofre("serve", "--nbd", f"unix:{socket}", "--fork", "--pid-file", pid_file, "--socket-mode", "0600",
-                      *image.object_args(), "--image-opts", image.opts()))
+                      *image.args()))
         pid = int(self.read_file(pid_file))
         self.assertEqual(os.stat(socket).st_mode & 0o777, 0o600)
         self.ok(run("nbdinfo", "--size", uri_of(socket)))
@@ -278,7 +277,7 @@ class Endings(ServeCase):
                    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
                    "os.execv(sys.argv[2], sys.argv[2:])")
         process = subprocess.Popen(["python3", "-c", starter, str(listening.fileno()), os.environ["COFRE"], "serve", "--once",
-                                    *image.object_args(), "--image-opts", image.opts()], pass_fds=[listening.fileno()],
+                                    *image.args()], pass_fds=[listening.fileno()],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         listening.close()
         self.ok(run("nbdinfo", "--size", uri_of(path)))

@@ -4,53 +4,26 @@ decrypts the images, and the files are there."""
 
 import hashlib
 import os
-import signal
-import subprocess
-import tempfile
 import time
 import unittest
 
-from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, SANITIZED, TIMEOUT_S, Image, PeerCase, aes_options, cofre, luks_options,
+from cofre_peers import (COFRE, COFRE_TOOL, MIB, QEMU_TOOL, SANITIZED, Image, PeerCase, aes_options, cofre, luks_options,
                          run)
 from guest import Guest, NbdDoor, VhostDoor, require_guest
+from serving import Server
 
 DISK = 64 * MIB
 
 
-class Serving:
-    """`cofre serve` of one image behind one door; may be killed and started anew."""
+class Serving(Server):
+    """`cofre serve` of one image behind one door."""
 
     def __init__(self, image, door, *args):
-        self.args = [COFRE, "serve", *door.serve_args(), *image.object_args(), "--image-opts", *args, image.opts()]
-        self.output = tempfile.TemporaryFile()
-        self.process = None
+        super().__init__(door.socket, COFRE, "serve", *door.serve_args(), *image.object_args(), "--image-opts", *args, image.opts())
 
-    def start(self):
-        self.output.truncate(0)
-        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.output,
-                                        stderr=subprocess.STDOUT, start_new_session=True)
-        deadline = time.monotonic() + TIMEOUT_S
-        while "Listening on" not in self.said():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{self.args} does not listen:\n{self.said()}")
-            time.sleep(0.01)
-        return self
-
-    def said(self):
-        return os.pread(self.output.fileno(), 65536, 0).decode(errors="replace")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(TIMEOUT_S)
-
-    def close(self):
-        if self.process and self.process.poll() is None:
-            self.kill()
-        self.output.close()
+    def ready(self):
+        """A probe would be the front end that a vhost-user-blk server takes for the guest's."""
+        return "Listening on" in self.said()
 
 
 @unittest.skipIf(SANITIZED, "an emulated machine and a sanitizer together take too long: the server's own tests run under it")

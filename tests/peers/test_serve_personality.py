@@ -93,7 +93,7 @@ class Exports(PersonalityCase):
                 self.ok(qemu_img("convert", "-O", "qcow2", *image.object_args(), "-o", luks_options(),
                                  self.write_file("disk.raw", disk), image.path))
             before = self.read_file(image.path)
-            source = ("-f", "raw", image.path) if kind == "raw" else (*image.object_args(), "--image-opts", image.opts())
+            source = ("-f", "raw", image.path) if kind == "raw" else image.args()
             with self.served(OUR_QEMU_NBD, "-t", "-s", *source) as server:
                 self.ok(qemu_io("-f", "raw", "-c", "write -P 0x77 100k 300k", "-c", "read -P 0x77 100k 300k", server.uri()))
                 expected = disk[:100 * KIB] + b"\x77" * 300 * KIB + disk[400 * KIB:]
@@ -107,8 +107,7 @@ class Exports(PersonalityCase):
         self.create(QEMU_TOOL, image, 2 * MIB, options=aes_options())
         self.io(QEMU_TOOL, image, "write -P 5 0 1M")
         code = "print(h.pread(4096, 12288) == b'\\5' * 4096)"
-        self.assertEqual(self.same(lambda server: self.ok(nbdsh(server.uri(), code)).out, *image.object_args(), "--image-opts",
-                                   image.opts()), "True\n")
+        self.assertEqual(self.same(lambda server: self.ok(nbdsh(server.uri(), code)).out, *image.args()), "True\n")
 
 
 class Endings(PersonalityCase):

@@ -8,7 +8,7 @@ import unittest
 
 import nbd_wire as wire
 from cofre_peers import COFRE_TOOL, KIB, MIB, Image, PeerCase, luks_options
-from nbd_wire import ACK, Client, Closed
+from nbd_wire import ACK, Client
 from serving import QEMU_NBD, Server, cofre_serve, nbdsh
 
 SIZE = 4 * MIB

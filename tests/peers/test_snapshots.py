@@ -4,14 +4,12 @@ import os
 import re
 import unittest
 
-from cofre_peers import (COFRE_TOOL, COMPAT_DIR, KIB, LONG, MIB, QEMU_TOOL, SANITIZED, Image, PeerCase, Tool,
-                         aes_options, cofre, luks_options, qemu_img, run)
+from cofre_peers import (COFRE_TOOL, COMPAT_TOOL, KIB, LONG, MIB, QEMU_TOOL, SANITIZED, Image, PeerCase, aes_options, cofre,
+                         luks_options, qemu_img)
 from guest_model import GuestModel
 
 STEPS = 60 if LONG else 4 if SANITIZED else 8
-COMPAT = Tool("cofre as qemu-img", lambda *a, **how: run(os.path.join(COMPAT_DIR, "qemu-img"), *a, **how),
-              lambda *a, **how: run(os.path.join(COMPAT_DIR, "qemu-io"), *a, **how))
-TOOLS = [COMPAT, QEMU_TOOL]
+TOOLS = [COMPAT_TOOL, QEMU_TOOL]
 
 
 class SnapshotCase(PeerCase):
@@ -58,7 +56,7 @@ class RandomSteps(SnapshotCase):
             for tool in TOOLS:
                 content, result = self.snapshot_content(tool, image, name)
                 # qemu-img shows a snapshot in the disk's present size, cofre in its own.
-                length = len(expected) if tool is COMPAT else len(model.disk)
+                length = len(expected) if tool is COMPAT_TOOL else len(model.disk)
                 expected_here = bytes(expected[:length]).ljust(length, b"\0")
                 self.same_bytes(content, expected_here, f"snapshot {name} by {tool.name}{result}")
         while kept:
@@ -123,14 +121,14 @@ class RandomSteps(SnapshotCase):
         image = Image(self.path("c.qcow2"), "qcow2")
         self.ok(COFRE_TOOL.img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4096", source, image.path))
         for name in ("a", "b"):
-            self.snapshot(COMPAT, image, "-c", name)
+            self.snapshot(COMPAT_TOOL, image, "-c", name)
             self.sound(image)
-            self.io(COMPAT, image, f"write -P {ord(name)} 64k 700k", "write -c -P 9 1M 64k")
+            self.io(COMPAT_TOOL, image, f"write -P {ord(name)} 64k 700k", "write -c -P 9 1M 64k")
             self.sound(image)
         self.same_bytes(self.snapshot_content(QEMU_TOOL, image, "a")[0], content, "snapshot a")
         for action in ("-a", "-d"):
             for name in ("a", "b"):
-                self.snapshot(COMPAT, image, action, name)
+                self.snapshot(COMPAT_TOOL, image, action, name)
                 self.sound(image)
 
 
@@ -138,7 +136,7 @@ class CommandLine(SnapshotCase):
 
     def parity(self, *args):
         """The same exit code and output."""
-        theirs, ours = qemu_img("snapshot", *args), COMPAT.img("snapshot", *args)
+        theirs, ours = qemu_img("snapshot", *args), COMPAT_TOOL.img("snapshot", *args)
         self.assertEqual(ours.code, theirs.code, f"{ours}{theirs}")
         self.assertEqual(ours.out, theirs.out, f"{ours}{theirs}")
         if theirs.code:
@@ -170,8 +168,8 @@ class CommandLine(SnapshotCase):
 
     def test_info_tells_the_same(self):
         image = self.fresh(MIB)
-        self.snapshot(COMPAT, image, "-c", "one")
-        self.snapshot(COMPAT, image, "-c", "two words")
+        self.snapshot(COMPAT_TOOL, image, "-c", "one")
+        self.snapshot(COMPAT_TOOL, image, "-c", "two words")
         self.assertEqual(cofre("info", image.path).out, qemu_img("info", image.path).out)
         self.assertEqual(cofre("info", "--output=json", image.path).json(), qemu_img("info", "--output=json", image.path).json())
 
@@ -219,8 +217,8 @@ class CommandLine(SnapshotCase):
     def test_bitmaps_stay_true(self):
         image = self.fresh(MIB)
         self.ok(qemu_img("bitmap", "--add", image.path, "b"))
-        self.snapshot(COMPAT, image, "-c", "one")
-        self.snapshot(COMPAT, image, "-d", "one")
+        self.snapshot(COMPAT_TOOL, image, "-c", "one")
+        self.snapshot(COMPAT_TOOL, image, "-d", "one")
         data = self.ok(qemu_img("info", "--output=json", image.path)).json()["format-specific"]["data"]
         self.assertEqual([(b["name"], b["flags"]) for b in data["bitmaps"]], [("b", ["auto"])])
         self.sound(image)
@@ -228,11 +226,11 @@ class CommandLine(SnapshotCase):
     def test_space_is_given_back(self):
         image = self.fresh(8 * MIB)
         self.io(QEMU_TOOL, image, "write -P 1 0 8M")
-        self.snapshot(COMPAT, image, "-c", "one")
+        self.snapshot(COMPAT_TOOL, image, "-c", "one")
         self.io(QEMU_TOOL, image, "write -P 2 0 8M")
-        self.snapshot(COMPAT, image, "-d", "one")
+        self.snapshot(COMPAT_TOOL, image, "-d", "one")
         self.assertLess(os.stat(image.path).st_blocks * 512, 9 * MIB)
-        self.io(COMPAT, image, "write -P 3 0 8M")
+        self.io(COMPAT_TOOL, image, "write -P 3 0 8M")
         self.assertLess(os.stat(image.path).st_size, 18 * MIB, "what was given back is used again")
         self.sound(image)
 
@@ -272,12 +270,12 @@ class ConvertOne(SnapshotCase):
 
     def test_a_snapshot_has_its_own_size(self):
         self.ok(qemu_img("resize", self.image.path, "2M"))
-        content, _ = self.snapshot_content(COMPAT, self.image, "one")
+        content, _ = self.snapshot_content(COMPAT_TOOL, self.image, "one")
         self.assertEqual(len(content), MIB)
-        self.snapshot(COMPAT, self.image, "-c", "two")
-        self.snapshot(COMPAT, self.image, "-a", "one")
+        self.snapshot(COMPAT_TOOL, self.image, "-c", "two")
+        self.snapshot(COMPAT_TOOL, self.image, "-a", "one")
         self.assertEqual(self.ok(qemu_img("info", "--output=json", self.image.path)).json()["virtual-size"], MIB)
-        self.assertEqual(len(self.snapshot_content(COMPAT, self.image, "two")[0]), 2 * MIB)
+        self.assertEqual(len(self.snapshot_content(COMPAT_TOOL, self.image, "two")[0]), 2 * MIB)
         self.snapshot(QEMU_TOOL, self.image, "-a", "two")
         self.assertEqual(len(self.content(QEMU_TOOL, self.image)[0]), 2 * MIB)
         self.sound(self.image)
@@ -306,12 +304,12 @@ class VmState(SnapshotCase):
         image = self.fresh(MIB)
         raw = Image(self.write_file("disk.raw", bytes(MIB)))
         for command in ("write -b -z 0 4k", "write -b 3 512", "read -b 0 5", "write -b -f 0 4k", "write -b 2P 512"):
-            theirs, ours = (tool.io(*image.args(), "-c", command) for tool in (QEMU_TOOL, COMPAT))
+            theirs, ours = (tool.io(*image.args(), "-c", command) for tool in (QEMU_TOOL, COMPAT_TOOL))
             self.assertEqual(ours.code, theirs.code, f"{ours}{theirs}")
             self.assertEqual("failed" in ours.out, "failed" in theirs.out, f"{ours}{theirs}")
             if "failed" not in theirs.out:
                 self.assertEqual(ours.out, theirs.out)
-        self.assertIn("not supported", COMPAT.io(*raw.args(), "-c", "read -b 0 512").out)
+        self.assertIn("not supported", COMPAT_TOOL.io(*raw.args(), "-c", "read -b 0 512").out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import shutil
 import unittest
 
-from cofre_peers import COMPAT_DIR, PeerCase, qemu_img, run
+from cofre_peers import COMPAT_TOOL, PeerCase, qemu_img
 
 NUMBERS = ("", "-1", "x", "1x", "1.5", "1k1", "0x", "99999999999999999999", "16E", " ", "1 ", "+", "-", "1e3")
 BY_OPTIONS = ["--image-opts", "driver=qcow2,file.filename=x.qcow2"]
@@ -182,12 +182,10 @@ class WrongInvocations(PeerCase):
         return {name: self.read_file(os.path.join(folder, name)) for name in sorted(os.listdir(folder)) if name != "folder"}
 
     def each(self, command):
-        def personality(*args, **how):
-            return run(os.path.join(COMPAT_DIR, "qemu-img"), *args, **how)
         for arguments in INVOCATIONS[command]:
             with self.subTest(command=command, arguments=arguments):
                 theirs, _, _ = self.outcome(qemu_img, command, arguments)
-                ours, before, after = self.outcome(personality, command, arguments)
+                ours, before, after = self.outcome(COMPAT_TOOL.img, command, arguments)
                 if command == "measure" and theirs.code == 0 and "Command syntax:" in theirs.out:
                     self.refused(ours)      # QEMU shows its help and calls that success
                     continue

@@ -1,8 +1,9 @@
 """Helpers of user_scripts/prelude.sh that are easier said in Python: `user_script_tools.py NAME ARGUMENT...`."""
 
 import random
-import struct
 import sys
+
+from qcow2_patch import Patch
 
 
 def make_disk(path, size):
@@ -21,21 +22,10 @@ def make_disk(path, size):
 
 def poke_refcount(path, count):
     """Sets the 16-bit refcount of the first cluster of guest data."""
-    with open(path, "r+b") as file:
-        header = file.read(104)
-        cluster_bits, = struct.unpack_from(">I", header, 20)
-        l1_offset, = struct.unpack_from(">Q", header, 40)
-        refcount_table, = struct.unpack_from(">Q", header, 48)
-        mask = 0x00fffffffffffe00
-
-        def entry(offset):
-            file.seek(offset)
-            return struct.unpack(">Q", file.read(8))[0] & mask
-
-        l2_offset = entry(l1_offset)
-        data = next(found for index in range(8192) if (found := entry(l2_offset + 8 * index)))
-        file.seek(entry(refcount_table) + 2 * (data >> cluster_bits))
-        file.write(struct.pack(">H", int(count)))
+    with Patch(path) as patch:
+        guest = range(0, patch.get("size"), patch.cluster_size)
+        first = next(cluster for offset in guest if (cluster := patch.data_cluster(offset)))
+        patch.write(patch.refcount(first), ">H", int(count))
 
 
 if __name__ == "__main__":

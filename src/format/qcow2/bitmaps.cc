@@ -63,6 +63,9 @@ io::task<void> Bitmaps::give_up_directory() {
   co_await state_.file_barrier();
   state_.header.autoclear_features = features;
   fault_.clear();
+  list_.clear();
+  directory_.clear();
+  find_followers();
 }
 
 Bitmap& Bitmaps::find(const std::string& name) {
@@ -133,8 +136,11 @@ io::task<void> Bitmaps::follow_tables() {
   if (entries > kMostTableEntries)
     fail(ErrorKind::kLimit, "'{}': the tables of its bitmaps have {} entries; at most {} make sense",
          state_.name, entries, kMostTableEntries);
-  if (!directory_.empty())
-    state_.metadata_map.add(state_.header.bitmaps->directory_offset, directory_.size());
+  if (!directory_.empty() && !claim(state_.header.bitmaps->directory_offset, directory_.size())) {
+    fault_ = fmt::format("'{}': the bitmap directory at offset {} lies in other metadata", state_.name,
+                         state_.header.bitmaps->directory_offset);
+    require_sound();
+  }
   for (const auto& bitmap : list_) co_await follow_table(*bitmap);
   followed_ = true;
 }

@@ -64,13 +64,18 @@ io::task<void> CheckContext::read(uint64_t offset, Bytes destination) const {
 
 namespace {
 
-// One round over the whole image. Whether the refcount structure was built anew: then another round is due.
+// One round over the whole image. Whether something was repaired on which everything else depends: then
+// another round is due.
 io::task<bool> round(State& state, const CheckOptions& options, CheckResult& result) {
   CheckContext context(state, options, result);
   result.total_clusters = div_ceil(state.header.size_bytes, state.cluster_bytes());
   co_await count_references(context);
   if (context.repair_leaks)
     co_await state.file->flush();  // entries dropped stay dropped before clusters are freed
+  if (context.drop_bitmaps && context.repair_errors) {
+    co_await state.bitmaps.give_up_directory();
+    co_return true;
+  }
   co_await compare_refcounts(context);
   if (context.must_rebuild && context.repair_errors) {
     co_await rebuild_refcounts(context);
@@ -111,17 +116,20 @@ void add_fixed(CheckResult& result, const CheckResult& before) {
   if (before.leaks > result.leaks) result.leaks_fixed += before.leaks - result.leaks;
 }
 
+// The bitmaps dropped, the refcount structure built anew: each once.
+constexpr int kMostRepeats = 2;
+
 // With repair: rounds that mend, then one that looks at what is left.
 io::task<CheckResult> check_at_home(State& state, CheckOptions options) {
   const io::Mutex::Guard guard = co_await state.metadata.lock();
   CheckResult result;
-  const bool rebuilt = co_await round(state, options, result);
+  bool again = co_await round(state, options, result);
   const bool repair = options.repair_leaks || options.repair_errors;
   if (!repair) co_return result;
-  if (rebuilt) {
+  for (int left = kMostRepeats; again && left > 0; --left) {
     co_await reload(state);
     const CheckResult before = std::exchange(result, {});
-    co_await round(state, options, result);
+    again = co_await round(state, options, result);
     add_fixed(result, before);
   }
   if (result.corruptions_fixed + result.leaks_fixed > 0) {

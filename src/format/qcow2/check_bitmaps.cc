@@ -11,19 +11,23 @@ class BitmapWalk {
  public:
   BitmapWalk(CheckContext& context, RangeSum& references) : context_(context), references_(references) {}
 
-  io::task<void> run() {
+  io::task<bool> run() {
     Bitmaps& bitmaps = context_.state.bitmaps;
     if (!bitmaps.fault().empty() && context_.repair_errors) {
       context_.say(bitmaps.fault() + ": all bitmaps are dropped");
       co_await bitmaps.give_up_directory();
       ++context_.result.corruptions_fixed;
-      co_return;
+      co_return false;
     }
-    if (!bitmaps.fault().empty()) co_return damaged(bitmaps.fault() + "; a repair drops all bitmaps");
+    if (!bitmaps.fault().empty()) {
+      damaged(bitmaps.fault() + "; a repair drops all bitmaps");
+      co_return false;
+    }
     const BitmapsPlace place = *context_.state.header.bitmaps;
     claim(place.directory_offset, place.directory_bytes, "bitmap directory");
     for (const auto& bitmap : bitmaps.list()) note_table(bitmap->entry);
     co_await walk_tables();
+    co_return true;
   }
 
  private:
@@ -85,8 +89,8 @@ class BitmapWalk {
 
 }  // namespace
 
-io::task<void> reference_bitmaps(CheckContext& context, RangeSum& references) {
-  co_await BitmapWalk(context, references).run();
+io::task<bool> reference_bitmaps(CheckContext& context, RangeSum& references) {
+  co_return co_await BitmapWalk(context, references).run();
 }
 
 }  // namespace cofre::qcow2

@@ -6,6 +6,7 @@
 namespace cofre::qcow2 {
 
 // Adds the clusters of the bitmap directory, of the bitmap tables and of the bitmaps' bits to `references`.
-io::task<void> reference_bitmaps(CheckContext& context, RangeSum& references);
+// Whether there are any: a directory that cannot be read has none, and a repair drops it.
+io::task<bool> reference_bitmaps(CheckContext& context, RangeSum& references);
 
 }  // namespace cofre::qcow2

@@ -61,6 +61,7 @@ struct CheckContext {
   std::vector<uint64_t> structure_clusters;  // of the refcount table and blocks, as counted
   std::set<uint64_t> bad_blocks;             // indices of the refcount table whose blocks cannot be used
   bool must_rebuild = false;                 // the refcount structure itself is damaged
+  bool drop_bitmaps = false;                 // their directory shares its clusters with other metadata
   bool flags_suspect = false;                // some copied flag may not agree with its refcount
   bool incomplete = false;  // a table could not be followed: clusters without references may be in use
 };

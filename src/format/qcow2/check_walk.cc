@@ -16,6 +16,8 @@ constexpr uint64_t kReadBytes = kMiB;
 constexpr uint64_t kRefcountTableReserved = 0x1ff;
 constexpr const char* kLost =
     "; this cannot be repaired: where it should point is lost, restore it from a copy";
+constexpr const char* kCopyIt =
+    "; this cannot be repaired, and writes would damage both: copy the disk to a new image with convert";
 
 class Walk {
  public:
@@ -32,13 +34,13 @@ class Walk {
     if (header_.crypt_header)
       reference(header_.crypt_header->offset, header_.crypt_header->length_bytes, "encryption header");
     if (header_.bitmaps && (header_.autoclear_features & kBitmaps) != 0)
-      co_await reference_bitmaps(context_, references_);
+      counted_bitmaps_ = co_await reference_bitmaps(context_, references_);
     count_ranges();
     for (const TableUse& table : context_.l2_tables) context_.counts.add(first(table.offset), table.uses());
     reference_refcount_structure();
     note_overlaps();  // of metadata: those of data change nothing for what may be written
     co_await walk_l2_tables();
-    check_blocks_alone();
+    check_structure_alone();
   }
 
  private:
@@ -224,7 +226,15 @@ class Walk {
       if (table[i] != 0) check_block(i, table[i]);
   }
 
-  void check_blocks_alone() {
+  void check_structure_alone() {
+    const uint64_t table_bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
+    if (!alone(header_.refcount_table_offset, table_bytes)) {
+      context_.must_rebuild = true;
+      context_.corruption(
+          1, fmt::format("the refcount table at offset {} lies in clusters that are used for "
+                         "something else, too{}",
+                         header_.refcount_table_offset, context_.would("builds a new refcount structure")));
+    }
     const DiskTable& table = state_.refcounts.table();
     for (uint64_t i = 0; i < table.size(); ++i)
       if (table[i] != 0 && !context_.bad_blocks.contains(i)) check_alone(i, table[i]);
@@ -233,9 +243,25 @@ class Walk {
   void note_overlaps() {
     for (TableUse& table : context_.l2_tables)
       table.alone = context_.counts.of(first(table.offset)) == table.uses();
-    context_.l1_alone = true;
-    for (uint64_t at = 0; at < state_.l1.size() * 8; at += cluster_bytes())
-      if (context_.counts.of(first(header_.l1_table_offset + at)) != 1) context_.l1_alone = false;
+    context_.l1_alone = alone(header_.l1_table_offset, state_.l1.size() * 8);
+    if (counted_bitmaps_ && !alone(header_.bitmaps->directory_offset, header_.bitmaps->directory_bytes)) {
+      context_.drop_bitmaps = true;
+      context_.corruption(
+          1, fmt::format("the bitmap directory at offset {} lies in other metadata{}",
+                         header_.bitmaps->directory_offset, context_.would("drops all bitmaps")));
+    } else if (!context_.l1_alone) {
+      context_.corruption(1, fmt::format("the L1 table at offset {} lies in other metadata{}",
+                                         header_.l1_table_offset, kCopyIt));
+    }
+  }
+
+  // Whether metadata at [offset, offset + length) has its clusters for itself. Clusters past the file's end
+  // are another finding.
+  bool alone(uint64_t offset, uint64_t length) const {
+    if (length == 0 || !context_.in_file(offset, length)) return true;
+    for (uint64_t cluster = first(offset); cluster <= first(offset + length - 1); ++cluster)
+      if (context_.counts.of(cluster) != 1) return false;
+    return true;
   }
 
   void reference_structure(uint64_t cluster) {
@@ -277,6 +303,7 @@ class Walk {
   State& state_;
   const Header& header_;
   RangeSum references_;  // clusters of metadata
+  bool counted_bitmaps_ = false;
   size_t merge_at_ = 1 << 20;
 };
 

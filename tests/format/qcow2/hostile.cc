@@ -22,7 +22,7 @@ constexpr uint64_t kMostRead = 2 * kMiB;
 
 class Attempt {
  public:
-  Attempt(const std::vector<std::byte>& bytes, uint64_t seed) : reactor_(seed) {
+  Attempt(const std::vector<std::byte>& bytes, uint64_t seed) : seed_(seed), reactor_(seed) {
     run(file_.resize(bytes.size()));
     file_.content() = bytes;
     run(data_file_.resize(kMiB));
@@ -83,9 +83,10 @@ class Attempt {
     const std::unique_ptr<Image> image = open({.read_only = true, .for_check = true});
     // Two entries for one cluster are sound once its refcount is 2; when one of them goes, only the other's
     // copied flag is behind. A refcount below the references would be a fault of ours.
-    run(check(*image, {.report = [](const std::string& sentence) {
+    run(check(*image, {.report = [this](const std::string& sentence) {
       if (sentence.starts_with("cluster "))
-        give_up("an image that was repaired went bad by writes: " + sentence);
+        give_up("seed " + std::to_string(seed_) +
+                ": an image that was repaired went bad by writes: " + sentence);
     }}));
   }
 
@@ -102,6 +103,7 @@ class Attempt {
     run(image->close());
   }
 
+  const uint64_t seed_;
   io::SimulatedReactor reactor_;
   storage::MemoryDevice file_{0, "hostile.qcow2"};
   storage::MemoryDevice data_file_{0, "data.raw"};
