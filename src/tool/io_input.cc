@@ -81,7 +81,9 @@ class EditedInput final : public CommandInput {
     el_set(editor_.get(), EL_EDITOR, "emacs");
     el_set(editor_.get(), EL_HIST, history, history_.get());
     el_set(editor_.get(), EL_GETCFN, &EditedInput::get_character);
-    el_set(editor_.get(), EL_ADDFN, "complete-command", "completes a command's name", &EditedInput::complete);
+    // The narrow el_set() leaks copies of these two.
+    el_wset(editor_.get(), EL_ADDFN, L"complete-command", L"completes a command's name",
+            &EditedInput::complete);
     el_set(editor_.get(), EL_BIND, "^I", "complete-command", nullptr);
   }
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from cofre_peers import MIB, QEMU_IMG, QEMU_IO, PeerCase, compat, run
+from cofre_peers import COFRE, COMPAT_DIR, MIB, QEMU_IMG, QEMU_IO, PeerCase, compat, run
 from serving import Server
 
 NBD = "qemu-nbd"
@@ -203,7 +203,7 @@ class Filters(GraphTest):
 
     def test_copy_on_read(self):
         copies = []
-        for run_tool in (ours, theirs):
+        for run_tool in (compat, theirs):
             image = self.path("cor.qcow2")
             self.ok(theirs("qemu-img", "create", "-f", "qcow2", "-b", self.base, "-F", "qcow2", image))
             name = f"driver=copy-on-read,file.driver=qcow2,file.file.filename={image}"
@@ -216,7 +216,7 @@ class Filters(GraphTest):
 
     def test_detect_zeroes(self):
         for mode in ("detect-zeroes=on", "detect-zeroes=unmap,discard=unmap"):
-            for run_tool in (ours, theirs):
+            for run_tool in (compat, theirs):
                 image = self.path("zeroes.qcow2")
                 self.ok(theirs("qemu-img", "create", "-f", "qcow2", image, "1M"))
                 self.ok(run_tool("qemu-io", "--image-opts", "-c", "write -P 0 0 128k", "-c", "write -P 5 128k 64k",

@@ -152,8 +152,8 @@ class Rebase(ChainCase):
         for kind in ("plain", "small", "subclusters"):
             with self.subTest(kind=kind):
                 folder = self.scratch("made")
-                old = self.make_chain(folder, ["a", "top"], ["plain", kind], [2 * MIB, 2 * MIB])
-                other = self.make_chain(folder, ["x"], ["plain"], [2 * MIB])
+                self.make_chain(folder, ["a", "top"], ["plain", kind], [2 * MIB, 2 * MIB])
+                self.make_chain(folder, ["x"], ["plain"], [2 * MIB])
                 folders = self.copies(folder)
                 maps = []
                 for tool in (QEMU_TOOL, COMPAT_TOOL):
