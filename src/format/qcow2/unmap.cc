@@ -209,7 +209,7 @@ io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
       } else if (header.version >= 3) {
         discarded.word = kZeroFlag;
       }
-      const bool nothing_there = old == L2Entry{} && !backing;
+      const bool nothing_there = !old.compressed() && !has_host_cluster(old, header) && !backing;
       if (old == discarded || nothing_there) continue;
       const SlicePtr slice = co_await writable_slice(cluster);
       set_entry(*slice, cluster, discarded);
