@@ -376,6 +376,8 @@ class Chain:
             how += ["-l", self.rng.choice([snapshot[0], f"snapshot.name={snapshot[0]}"])]
         if backing:
             how += ["-B", backing.file, "-F", backing.format]
+            if "-S" in how and "0" in how:
+                return None  # what is known to be zero below is data then, and what is known depends on holes of that file
         if top.bitmaps and not snapshot and self.chance(0.5):
             how.append("--bitmaps")
             layer.bitmaps = list(top.bitmaps)

@@ -282,7 +282,11 @@ class CommandSequences(PeerCase):
         for number in range(SEQUENCES):
             if CHOSEN.number in (None, number) and CHOSEN.kind in (None, kind):
                 with self.subTest(kind=kind, number=number):
-                    self.sequence(kind, number)
+                    try:
+                        self.sequence(kind, number)
+                    except AssertionError:
+                        print(f"failed: {self.history.again}", flush=True)  # a long run tells all else only at its end
+                        raise
 
     def test_everything(self):
         self.sequences("everything")

@@ -77,6 +77,14 @@ class MapParity(PeerCase):
                                     "img resize -q disk.qcow2 2M")
                 self.assertEqual(len(extents), 2, extents)
 
+    def test_a_discard_gives_back_preallocated_clusters(self):
+        extents = self.maps("img create -q -f qcow2 -o extended_l2=on,preallocation=metadata disk.qcow2 1M", "io disk.qcow2 discard 256k 256k")
+        self.assertIn([524288, [0, True, False, True]], extents)
+
+    def test_a_discard_leaves_clusters_without_space_alone(self):
+        extents = self.maps("img create -q -f qcow2 -o extended_l2=on disk.qcow2 1M", "io disk.qcow2 write -z 70k 2k; discard 64k 64k")
+        self.assertEqual(extents[1], [73728, [0, True, False, True]])
+
     def test_preallocation_begins_at_the_next_cluster(self):
         self.maps("img create -q -f qcow2 -o extended_l2=on,cluster_size=1M disk.qcow2 1M",
                   "img resize -q --preallocation=falloc disk.qcow2 1114112")

@@ -62,7 +62,8 @@ bool has_zero_flags(const State& state, L2Entry entry, uint64_t mask) {
 io::task<uint64_t> skippable_bytes(State& state, uint64_t cluster, uint64_t end) {
   if (state.backing || cluster >= state.length_bytes) co_return 0;
   const Run run = co_await state.lookup(cluster, std::min(end, state.length_bytes) - cluster);
-  if (run.storage != Storage::kUnallocated) co_return 0;
+  if (run.storage != Storage::kUnallocated || run.has_host)
+    co_return 0;  // preallocated: there is space to give back
   co_return cluster + run.length_bytes >= state.length_bytes
       ? end - cluster
       : align_down(run.length_bytes, state.cluster_bytes());
@@ -208,7 +209,7 @@ io::task<void> State::discard_range(uint64_t guest, uint64_t length) {
       } else if (header.version >= 3) {
         discarded.word = kZeroFlag;
       }
-      const bool nothing_there = old == L2Entry{} && !backing;
+      const bool nothing_there = !old.compressed() && !has_host_cluster(old, header) && !backing;
       if (old == discarded || nothing_there) continue;
       const SlicePtr slice = co_await writable_slice(cluster);
       set_entry(*slice, cluster, discarded);
