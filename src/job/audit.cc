@@ -28,6 +28,7 @@ uint64_t bytes_to_examine(const image::OpenedImage& image) {
   for (const image::Layer& layer : image.chain) {
     if (!is_encrypted(layer)) continue;
     bytes += layer.file->length_bytes();
+    if (layer.header_file != nullptr) bytes += key_area_of(*layer.luks).length_bytes;
     if (layer.data_file != nullptr) bytes += layer.data_file->length_bytes();
   }
   return bytes;
@@ -50,8 +51,9 @@ class QcowAudit {
     bool frequencies = true;
     if (header.crypt_header) {
       const KeyArea keys = {image_.file(), header.crypt_header->offset, header.crypt_header->length_bytes};
-      co_await audit_keys(keys, report_);
-      frequencies = (co_await image_.luks_header()).cipher.mode != crypto::CipherMode::ecb;
+      const luks::Luks1Header luks = co_await image_.luks_header();
+      co_await audit_keys(keys, luks, report_);
+      frequencies = luks.cipher.mode != crypto::CipherMode::ecb;
     }
     const qcow2::ImageLayout layout = co_await qcow2::layout_of(
         image_, {.cancelled = [this] { return stopped(); }, .reader = &lanes_.lane(lanes_.count() - 1)});
@@ -140,15 +142,18 @@ class QcowAudit {
   AuditReport& report_;
 };
 
-// A container: the header, then nothing but cipher text.
+// A container: the header, then nothing but cipher text; or the header in a file of its own.
 class ContainerAudit {
  public:
-  ContainerAudit(block::Device& file, AuditReport& report) : file_(file), report_(report) {}
+  ContainerAudit(const image::Layer& layer, AuditReport& report)
+      : file_(*layer.file), luks_(*layer.luks), report_(report) {}
 
   io::task<void> run(JobControl& control, io::Lanes& lanes) {
-    const luks::Luks1Header header = co_await luks::luks1_read_header(file_, 0);
+    const luks::Luks1Header& header = luks_.header();
     payload_ = header.payload_offset_bytes();
-    co_await audit_keys({file_, 0, payload_}, report_);
+    const KeyArea keys = key_area_of(luks_);
+    co_await audit_keys(keys, header, report_);
+    if (luks_.has_detached_header()) control.advance(keys.length_bytes);
     const AuditedFile audited = {.device = file_,
                                  .granule_bytes = kSectorBytes,
                                  .roles = [this](uint64_t sector) { return roles_of(sector); },
@@ -171,6 +176,7 @@ class ContainerAudit {
   }
 
   block::Device& file_;
+  const luks::LuksContainer& luks_;
   AuditReport& report_;
   uint64_t payload_ = 0;
 };
@@ -194,7 +200,7 @@ io::task<AuditReport> audit(image::OpenedImage& image, const Progress& progress,
       QcowAudit work(layer, control, lanes, report);
       co_await work.run();
     } else {
-      ContainerAudit work(*layer.file, report);
+      ContainerAudit work(layer, report);
       co_await work.run(control, lanes);
     }
   }

@@ -3,7 +3,6 @@
 
 #include "base/aligned_buffer.h"
 #include "base/checked.h"
-#include "format/luks/luks1.h"
 #include "format/qcow2/cluster_roles.h"
 #include "job/audit.h"
 #include "job/audit_keys.h"
@@ -53,7 +52,8 @@ io::task<void> wipe_qcow2(qcow2::Image& image, const Progress& progress, AuditFi
   for (const qcow2::Slack& slack : layout.slack)
     fixes.bytes_wiped += co_await wipe(file, slack.begin, slack.end);
   if (header.crypt_header)
-    co_await wipe_keys({file, header.crypt_header->offset, header.crypt_header->length_bytes}, fixes);
+    co_await wipe_keys({file, header.crypt_header->offset, header.crypt_header->length_bytes},
+                       co_await image.luks_header(), fixes);
   co_await file.flush();
   if (data != nullptr) co_await data->flush();
   control.finish();
@@ -83,9 +83,8 @@ io::task<void> wipe_unused(image::OpenedImage& image, const Progress& progress, 
   if (top.qcow2 != nullptr) {
     co_await wipe_qcow2(*top.qcow2, progress, fixes);
   } else if (top.luks != nullptr) {
-    const luks::Luks1Header header = co_await luks::luks1_read_header(*top.file, 0);
-    co_await wipe_keys({*top.file, 0, header.payload_offset_bytes()}, fixes);
-    co_await top.file->flush();
+    co_await wipe_keys(key_area_of(*top.luks), top.luks->header(), fixes);
+    co_await top.luks->header_storage().flush();
   }
 }
 

@@ -83,9 +83,15 @@ io::task<void> wipe_keyslot(const KeyArea& area, const luks::Luks1Header& header
 
 }  // namespace
 
-io::task<void> audit_keys(const KeyArea& area, AuditReport& report) {
-  const luks::Luks1Header header =
-      co_await luks::luks1_read_header(area.device, area.offset, area.length_bytes);
+KeyArea key_area_of(const luks::LuksContainer& container) {
+  block::Device& storage = container.header_storage();
+  const luks::Luks1Header& header = container.header();
+  return {storage, 0,
+          header.detached() ? storage.length_bytes()
+                            : std::min(header.payload_offset_bytes(), storage.length_bytes())};
+}
+
+io::task<void> audit_keys(KeyArea area, const luks::Luks1Header& header, AuditReport& report) {
   if (header.cipher.mode == crypto::CipherMode::ecb)
     report.add({AuditKind::kWeakMode, area.device.name(), area.offset, luks::kLuks1HeaderBytes});
   for (const Range& gap : gaps_of(area, header)) co_await report_plain(area, gap, "between keyslots", report);
@@ -98,9 +104,7 @@ io::task<void> audit_keys(const KeyArea& area, AuditReport& report) {
   }
 }
 
-io::task<void> wipe_keys(const KeyArea& area, AuditFixes& fixes) {
-  const luks::Luks1Header header =
-      co_await luks::luks1_read_header(area.device, area.offset, area.length_bytes);
+io::task<void> wipe_keys(KeyArea area, luks::Luks1Header header, AuditFixes& fixes) {
   for (const Range& gap : gaps_of(area, header))
     fixes.bytes_wiped += co_await wipe(area.device, gap.begin, gap.end);
   for (size_t i = 0; i < luks::kLuks1Keyslots; ++i) {

@@ -9,6 +9,7 @@
 #include "crypto/aes/select.h"
 #include "image/copy_bitmaps.h"
 #include "image/create.h"
+#include "image/drivers.h"
 #include "image/size.h"
 #include "tool/command_line.h"
 #include "tool/creating.h"
@@ -249,6 +250,9 @@ void print_stats(uint64_t bytes, const job::ConvertStats& stats) {
 storage::FileDevice* plain_file(const image::OpenedImage& image) {
   const image::Layer& top = image.top();
   if (top.format != image::Format::kRaw || top.host_file == nullptr) return nullptr;
+  // A filter over it sees what passes.
+  const image::Driver* const driver = image::find_driver(top.driver);
+  if (driver != nullptr && driver->kind == image::DriverKind::kFilter) return nullptr;
   // With offset= or size= it is a part of the file.
   const uint64_t whole = align_up<uint64_t>(top.host_file->length_bytes(), kSectorBytes);
   return top.device->length_bytes() == whole ? top.host_file : nullptr;

@@ -136,6 +136,28 @@ class ByTheKernel(PeerCase):
         result = self.ok(cofre("convert", "-C", "--stats", "-f", "raw", "-O", "raw", self.source, self.source, self.out))
         self.same_bytes(self.read_file(self.out), self.disk * 2, result)
 
+    def test_never_past_a_filter(self):
+        self.disk = self.rng.randbytes(2 * MIB)
+        self.write_file("source.raw", self.disk)
+        fault = "driver=blkdebug,image.driver=file,inject-error.0.event=none,inject-error.0.errno=5,inject-error.0.sector=9," \
+                "inject-error.0.iotype={},image.filename={}"
+        target = self.write_file("t.raw", bytes(len(self.disk)))
+        for tool in (qemu_img, cofre):
+            for args in (["-O", "raw", fault.format("read", self.source), self.out],
+                         ["-n", "--target-image-opts", f"driver=raw,file.filename={self.source}", fault.format("write", target)]):
+                with self.subTest(tool=tool, args=args):
+                    result = tool("convert", "-C", "--image-opts", *args)
+                    self.assertEqual(result.code, 1, f"{result}")
+                    self.assertIn("Input/output error", result.err)
+        slow = ["--object", "throttle-group,id=t0,x-bps-total=1073741824"]
+        for name in (f"driver=throttle,throttle-group=t0,file.driver=file,file.filename={self.source}",
+                     f"driver=throttle,throttle-group=t0,file.driver=raw,file.file.filename={self.source}",
+                     f"driver=blkverify,raw.filename={self.source},test.driver=raw,test.file.filename={self.source}"):
+            with self.subTest(name=name):
+                result = self.ok(cofre("convert", "-C", "--stats", *slow, "--image-opts", "-O", "raw", name, self.out))
+                self.assertNotIn("by the kernel", result.err)
+                self.same_bytes(self.read_file(self.out), self.disk, result)
+
 
 class Rate(PeerCase):
 

@@ -115,6 +115,62 @@ class DetachedHeader(PeerCase):
         for key in (self.key, new):
             self.ok(cryptsetup("open", "--type", "luks1", "--test-passphrase", "--key-file", key, "--header", self.header, self.payload))
 
+    def audited(self, code, *args, opts=None):
+        return self.ok(cofre("audit", "--output=json", *args, "--image-opts", opts or self.opts), code).json()
+
+    def plant(self, path, offset, content):
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(content)
+
+    def test_audit(self):
+        """Of the header's file what is not keys, of the payload's what is not cipher text."""
+        text = b"Dear diary, nobody but me will ever read what stands here. " * 8
+        self.make("3M")
+        self.write_file("payload", bytes(3 * MIB))
+        self.ok(cofre("io", *self.objects, "--image-opts", self.opts, "-c", "write -P 0x61 0 3M"))
+        clean = self.audited(0)
+        self.assertEqual((clean["findings"], clean["bytes-examined"]), ([], 3 * MIB + PAYLOAD_SECTOR * 512))
+        header, payload = self.read_file(self.header), self.read_file(self.payload)
+
+        self.plant(self.payload, MIB, text)
+        [finding] = self.audited(2)["findings"]
+        self.assertEqual((finding["kind"], finding["file"], finding["offset"]), ("plain-data", self.payload, MIB))
+        self.write_file("payload", payload)
+
+        material = 512 * int.from_bytes(header[208 + 48 * 3 + 40:208 + 48 * 4 - 4], "big")
+        self.plant(self.header, 208 + 48 * 3 + 4, (1000).to_bytes(4, "big") + b"secret salt")
+        self.plant(self.header, material, self.rng.randbytes(64 * 4000))
+        self.plant(self.header, 3000, text)                             # before the first keyslot's material
+        self.plant(self.header, len(header) - len(text), text)          # behind the last one's
+        findings = self.audited(2)["findings"]
+        self.assertEqual({f["kind"] for f in findings}, {"keyslot-not-erased", "plain-key-area"}, findings)
+        self.assertEqual({f["file"] for f in findings}, {self.header}, findings)
+        result = self.audited(0, "--fix")
+        self.assertEqual((result["findings"], result["fixed"]["keyslots-wiped"]), ([], 1))
+        self.assertFalse(b"nobody but me" in self.read_file(self.header), "plain text is left")
+        self.same_bytes(self.read_file(self.payload), payload, "the payload must not change")
+        after = self.read_file(self.header)
+        self.same_bytes(after[:592], header[:592], "the header is as it was")
+        self.same_bytes(after[4096:4096 + 64 * 4000], header[4096:4096 + 64 * 4000], "the keyslot in use must not change")
+        self.ok(cryptsetup("open", "--type", "luks1", "--test-passphrase", "--key-file", self.key, "--header", self.header, self.payload))
+        self.ok(cofre("io", *self.objects, "--image-opts", self.opts, "-c", "read -P 0x61 0 3M"))
+
+    def test_audit_of_a_header_beside_the_whole(self):
+        """Where the header says that the payload is further on: what is behind there is not the header's."""
+        whole = self.path("whole.luks")
+        self.ok(cofre("convert", "-q", *self.objects, "-f", "raw", "-O", "luks", "-o", "key-secret=s0,iter-time=10", self.source, whole))
+        content = self.read_file(whole)
+        copy = self.write_file("header.luks", content)
+        opts = f"driver=luks,key-secret=s0,file.filename={whole},header.filename={copy}"
+        report = self.audited(0, opts=opts)
+        self.assertEqual(report["bytes-examined"], len(content) + PAYLOAD_SECTOR * 512)
+        self.plant(copy, 2048, b"a" * 512)
+        self.assertEqual([f["file"] for f in self.audited(2, opts=opts)["findings"]], [copy])
+        self.audited(0, "--fix", opts=opts)
+        self.same_bytes(self.read_file(copy), content, "wiped")
+        self.same_bytes(self.read_file(whole), content, "the image must not change")
+
     def test_refusals(self):
         self.make()
         self.make_payload()
