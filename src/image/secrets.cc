@@ -12,7 +12,6 @@
 #include <memory>
 
 #include "base/error.h"
-#include "image/options.h"
 
 namespace cofre::image {
 namespace {
@@ -100,16 +99,6 @@ SecretBytes given_value(Options& properties, const std::string& id) {
   return value;
 }
 
-// "secret,id=..." or {"qom-type": "secret", "id": ...}. The text may hold a secret: errors do not repeat it.
-Options parse_object(std::string_view text) {
-  try {
-    return text.starts_with('{') ? Options::parse_json(text) : Options::parse_list(text, "qom-type");
-  } catch (const Error& error) {
-    throw Error(error.kind(),
-                "an --object is neither a list of properties (secret,id=ID,file=PATH) nor a JSON object");
-  }
-}
-
 bool take_is_base64(Options& properties, const std::string& id) {
   const std::string format = properties.take("format").value_or("raw");
   if (format != "raw" && format != "base64")
@@ -118,6 +107,15 @@ bool take_is_base64(Options& properties, const std::string& id) {
 }
 
 }  // namespace
+
+Options parse_object(std::string_view text) {
+  try {
+    return text.starts_with('{') ? Options::parse_json(text) : Options::parse_list(text, "qom-type");
+  } catch (const Error& error) {
+    throw Error(error.kind(),
+                "an --object is neither a list of properties (secret,id=ID,file=PATH) nor a JSON object");
+  }
+}
 
 SecretBytes read_secret_fd(int fd, const std::string& name) {
   SecretBytes value(4096);

@@ -21,8 +21,13 @@
 #include "base/bytes.h"
 #include "crypto/secret.h"
 #include "image/objects.h"
+#include "image/options.h"
 
 namespace cofre::image {
+
+// The properties of an --object, as a list or as a JSON object; its type is "qom-type". The text may hold a
+// secret: what this throws does not repeat it.
+Options parse_object(std::string_view text);
 
 class Secrets {
  public:

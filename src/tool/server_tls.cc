@@ -6,11 +6,6 @@
 namespace cofre::tool {
 namespace {
 
-image::Options parse_object(const std::string& object) {
-  return object.starts_with('{') ? image::Options::parse_json(object)
-                                 : image::Options::parse_list(object, "qom-type");
-}
-
 bool is_authorization(const std::string& type) {
   return type.starts_with("authz-");
 }
@@ -54,7 +49,7 @@ std::string allowed_identity(const std::string& type, image::Options properties)
 }  // namespace
 
 bool is_server_object(const std::string& object) {
-  image::Options properties = parse_object(object);
+  image::Options properties = image::parse_object(object);
   const std::string type = properties.take("qom-type").value_or("");
   if (is_authorization(type)) return true;
   return type.starts_with("tls-creds-") && properties.take("endpoint").value_or("client") == "server";
@@ -67,7 +62,7 @@ std::shared_ptr<const nbd::TlsCredentials> server_tls(const std::vector<std::str
   std::shared_ptr<nbd::TlsCredentials> credentials;
   std::optional<std::string> identity;
   for (const std::string& object : objects) {
-    image::Options properties = parse_object(object);
+    image::Options properties = image::parse_object(object);
     const std::string type = properties.take("qom-type").value_or("");
     const std::string id = properties.take("id").value_or("");
     if (!is_authorization(type) && id == creds_id)

@@ -4,7 +4,8 @@ import base64
 import os
 import unittest
 
-from cofre_peers import COFRE_TOOL, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk
+from cofre_peers import COFRE, COFRE_TOOL, MIB, QEMU_TOOL, Image, PeerCase, cofre, luks_options, qemu_img, random_disk, run
+from serving import OUR_QEMU_NBD
 from terminal import END_OF_INPUT, on_terminal
 
 WORD = "open sesame"
@@ -77,6 +78,17 @@ class SecretObjects(PassphraseCase):
         result = self.ok(cofre("create", "--object", f"secret,id=s0,data={WORD}", "-f", "qcow2", "-o", luks_options(),
                                self.path("c.qcow2"), "1M"))
         self.assertNotIn(WORD, result.out + result.err)
+
+    def test_malformed_secret_is_not_shown(self):
+        socket = self.path("socket")
+        commands = ((COFRE, "info"), (COFRE, "serve", "--nbd", f"unix:{socket}"), (OUR_QEMU_NBD, "-k", socket))
+        forms = (f'{{"qom-type": "secret", "id": "s0", "data": "{WORD}"', f"secret,id=s0,data={WORD},=x",
+                 f"secret,id=s0,={WORD}")
+        for command in commands:
+            for form in forms:
+                with self.subTest(command=command[0], form=form):
+                    result = self.refused(run(*command, "--object", form, self.source), "--object", code=1)
+                    self.assertNotIn(WORD, result.out + result.err)
 
 
 class PassphraseOptions(PassphraseCase):

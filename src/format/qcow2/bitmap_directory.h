@@ -17,9 +17,8 @@ inline constexpr uint64_t kMostBitmapDirectoryBytes = 64 * kMiB;
 inline constexpr size_t kMostBitmapNameBytes = 1023;
 inline constexpr unsigned kMinBitmapGranularityBits = 9;
 inline constexpr unsigned kMaxBitmapGranularityBits = 31;
-// QEMU's limits for one bitmap; the format has none.
+// QEMU's limit for one bitmap; the format has none.
 inline constexpr uint64_t kMostBitmapBytes = 512 * kMiB;
-inline constexpr uint64_t kMostBitmapTableEntries = uint64_t{1} << 27;
 
 enum BitmapFlag : uint32_t {
   kBitmapInUse = 1u << 0,  // it may lack changes: nobody may rely on it

@@ -161,10 +161,9 @@ io::task<void> Bitmaps::load(Bitmap& bitmap) {
   if (bitmap.bits) co_return;
   const BitmapEntry& entry = bitmap.entry;
   check_memory(bitmap_bytes(state_.length_bytes, entry.granularity_bits));
-  if (bitmap.table.empty()) co_await read_table(bitmap);
-  if (bitmap.fault.empty() && bitmap.table.size() != table_entries(bitmap))
-    bitmap.fault =
-        fmt::format("its table has {} entries, not {}", bitmap.table.size(), table_entries(bitmap));
+  if (entry.table_entries != table_entries(bitmap))  // also where they are far too many to be read
+    bitmap.fault = fmt::format("its table has {} entries, not {}", entry.table_entries, table_entries(bitmap));
+  if (bitmap.fault.empty() && bitmap.table.empty()) co_await read_table(bitmap);
   if (!bitmap.fault.empty())
     fail(ErrorKind::kCorrupt, "Bitmap '{}' of '{}' is damaged and can only be removed: {}", entry.name,
          state_.name, bitmap.fault);

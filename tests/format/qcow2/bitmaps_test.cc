@@ -424,6 +424,25 @@ TEST(Bitmaps, ATableThatNamesOtherMetadataIsNotFollowed) {
   }
 }
 
+// However many entries the directory claims for it, in a file that is long enough to have them.
+TEST(Bitmaps, ATableLongerThanItsBitmapIsNotRead) {
+  Rig rig(small(), 1);
+  with_one_bitmap(rig);
+  const uint64_t whole = rig.file_.content().size();
+  const uint64_t table = load_be<uint64_t>(first_entry(rig));
+  rig.run(rig.file_.resize(whole + kMiB));
+  store_be(first_entry(rig) + 8, static_cast<uint32_t>((whole + kMiB - table) / 8));  // entries
+  for (const bool read_only : {true, false}) {
+    auto failing = std::make_unique<layer::FaultDevice>(std::make_unique<Borrowed>(rig.file_));
+    layer::FaultDevice& faults = *failing;
+    faults.add({.kinds = layer::RequestKind::kRead, .begin = whole});
+    auto image = rig.open(std::move(failing), rig.data_, {.read_only = read_only});
+    expect_error(ErrorKind::kCorrupt, "its table has", [&] { rig.run(read_bitmap(*image, "a")); });
+    expect_error(ErrorKind::kCorrupt, "its table has", [&] { rig.run(live_bitmap(*image, "a")); });
+    EXPECT_EQ(faults.failures(), 0u);
+  }
+}
+
 TEST(Bitmaps, GuestDataDoesNotGoOntoThem) {
   Rig rig(small(), 1);
   with_one_bitmap(rig);
