@@ -131,8 +131,6 @@ void require_fuse_device() {
     ::close(fd);
     return;
   }
-  // Other users than root have it opened by fusermount3.
-  if (errno == EACCES && ::geteuid() != 0) return;
   fail_errno(
       errno,
       "'{}' cannot be used. Load the kernel's module (modprobe fuse); a container needs the device and the "
