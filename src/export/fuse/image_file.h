@@ -28,12 +28,12 @@ struct FileSettings {
 
 // What is to be changed of a file's attributes.
 struct AttributeChange {
-  std::optional<mode_t> mode;
-  std::optional<uid_t> uid;
-  std::optional<gid_t> gid;
-  std::optional<uint64_t> size_bytes;
-  std::optional<timespec> accessed;
-  std::optional<timespec> modified;
+  std::optional<mode_t> mode = std::nullopt;
+  std::optional<uid_t> uid = std::nullopt;
+  std::optional<gid_t> gid = std::nullopt;
+  std::optional<uint64_t> size_bytes = std::nullopt;
+  std::optional<timespec> accessed = std::nullopt;
+  std::optional<timespec> modified = std::nullopt;
 };
 
 class ImageFile {
