@@ -38,7 +38,8 @@ struct AttributeChange {
 
 class ImageFile {
  public:
-  using Interrupted = std::function<bool()>;  // true: the program that asked does not wait any more
+  // True: what lasts long should end early, with EINTR.
+  using Interrupted = std::function<bool()>;
 
   explicit ImageFile(FileSettings settings);
 

@@ -135,33 +135,31 @@ void on_fsync(fuse_req_t request, fuse_ino_t /*inode*/, int /*data_only*/,
                  [=](Session& session, Session::Slot&) { return serve_flush(session.file(), request); });
 }
 
-ImageFile::Interrupted interruption_of(fuse_req_t request) {
-  return [request] { return fuse_req_interrupted(request) != 0; };
-}
-
-io::task<void> serve_fallocate(ImageFile& file, fuse_req_t request, int mode, uint64_t offset,
+io::task<void> serve_fallocate(Session& session, fuse_req_t request, int mode, uint64_t offset,
                                uint64_t length) {
-  co_await file.allocate(mode, offset, length, interruption_of(request));
+  co_await session.file().allocate(mode, offset, length,
+                                   [&session, request] { return session.interrupted(request); });
   fuse_reply_err(request, 0);
 }
 
 void on_fallocate(fuse_req_t request, fuse_ino_t /*inode*/, int mode, off_t offset, off_t length,
                   fuse_file_info* /*opened*/) noexcept {
   Session::begin(request, [=](Session& session, Session::Slot&) {
-    return serve_fallocate(session.file(), request, mode, static_cast<uint64_t>(offset),
+    return serve_fallocate(session, request, mode, static_cast<uint64_t>(offset),
                            static_cast<uint64_t>(length));
   });
 }
 
-io::task<void> serve_lseek(ImageFile& file, fuse_req_t request, uint64_t offset, int whence) {
-  const uint64_t found = co_await file.seek(offset, whence, interruption_of(request));
+io::task<void> serve_lseek(Session& session, fuse_req_t request, uint64_t offset, int whence) {
+  const uint64_t found = co_await session.file().seek(
+      offset, whence, [&session, request] { return session.interrupted(request); });
   fuse_reply_lseek(request, static_cast<off_t>(found));
 }
 
 void on_lseek(fuse_req_t request, fuse_ino_t /*inode*/, off_t offset, int whence,
               fuse_file_info* /*opened*/) noexcept {
   Session::begin(request, [=](Session& session, Session::Slot&) {
-    return serve_lseek(session.file(), request, static_cast<uint64_t>(offset), whence);
+    return serve_lseek(session, request, static_cast<uint64_t>(offset), whence);
   });
 }
 

@@ -164,6 +164,7 @@ bool Session::take_request(int& error) {
 }
 
 io::task<void> Session::serve(io::Cancel& cancel) {
+  cancel_ = &cancel;
   unsigned taken = 0;
   while (!cancel.requested() && fuse_session_exited(session_.get()) == 0) {
     if (free_ == nullptr) {

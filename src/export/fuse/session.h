@@ -61,6 +61,10 @@ class Session {
       session.release(slot);
     }
   }
+  // Whether a request that lasts should end early: the program does not wait any more, or we are to end.
+  bool interrupted(fuse_req_t request) const noexcept {
+    return cancel_->requested() || fuse_req_interrupted(request) != 0;
+  }
   // Answers with the exception that is being handled.
   static void answer_failure(fuse_req_t request) noexcept;
 
@@ -78,6 +82,7 @@ class Session {
   Slot* free_ = nullptr;
   Slot* receiving_ = nullptr;  // has the request that libfuse decodes now, until somebody takes it
   unsigned in_flight_ = 0;
+  const io::Cancel* cancel_ = nullptr;  // while it serves
   io::WaitQueue room_;
   std::unique_ptr<fuse_session, Unmount> session_;
 };
