@@ -5,7 +5,6 @@ Needs a system that lets this user mount through /dev/fuse."""
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ import unittest
 
 from cofre_peers import (COFRE, COFRE_TOOL, KIB, LONG, MIB, QEMU_TOOL, SEED, TIMEOUT_S, Image, PeerCase, aes_options, cofre,
                          luks_options, qemu_img, qemu_io, random_disk, run)
-from mounted import MountedImage, mounted_type, why_not
+from mounted import MountedImage, mount_without_server, mounted_type, why_not
 from serving import uri_of
 
 SIZE = 24 * MIB if LONG else 6 * MIB
@@ -398,6 +397,41 @@ class Mounts(FuseCase):
             self.refused(cofre("serve", "--fuse", server.path, *second.args()), "another server", code=1)
             self.ended(server)
 
+    def test_what_others_left_is_theirs(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to leave a mount")
+        path = self.write_file("disk", "")
+        mount_without_server(path)
+        try:
+            self.refused(cofre("serve", "--fuse", path, *self.image().args()), "fuse.other", "fusermount3 -u", code=1)
+            self.assertEqual(mounted_type(path), "fuse.other")
+        finally:
+            self.ok(run("umount", path))
+
+    def test_without_privileges(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("all of it runs without")
+        image = self.image()
+        content = random_disk(self.rng, SIZE)
+        self.fill(image, content)
+        shutil.copy(COFRE, self.path("cofre"))  # where nobody may go
+        os.mkdir(self.path("device"))
+        self.addCleanup(shutil.rmtree, self.path("device"))
+        for name in (".", "image", "image.secret"):
+            os.chown(self.path(name), NOBODY, NOBODY)
+        as_nobody = ('mount -t tmpfs none device && mknod -m 666 device/fuse c 10 229 && mount --bind device/fuse /dev/fuse && '
+                     f'exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sh -ec "$0"')
+        serve = f"./cofre serve --fork --pid-file pid --fuse disk {' '.join(Image('image', 'qcow2', 'image.secret').args())}"
+        until_gone = "while test -e pid; do sleep 0.05; done"
+        steps = [f"{serve}; sha256sum disk; stat -c %u disk; fusermount3 -u disk; {until_gone}; ! test -e disk",
+                 f"{serve}; kill -9 $(cat pid); sleep 0.2; ! stat disk; rm pid; {serve}; sha256sum disk; kill $(cat pid); {until_gone}",
+                 f"{serve} --fuse-allow-other on && fusermount3 -u disk || grep -n '^user_allow_other' /etc/fuse.conf || echo refused"]
+        said = [self.ok(run("unshare", "-m", "sh", "-c", as_nobody, step, cwd=self.dir)) for step in steps]
+        for result in said[:2]:
+            self.assertIn(hashlib.sha256(content).hexdigest(), result.out, f"{result}")
+        if "refused" in said[2].out:
+            self.assertIn("user_allow_other", said[2].err)
+
     def test_where_nobody_may_mount(self):
         if os.geteuid() != 0:
             raise unittest.SkipTest("needs root, to make such places")
@@ -566,7 +600,7 @@ class StorageDaemon(FuseCase):
     def seen(self, path):
         found = os.stat(path)
         return (found.st_mode, found.st_size, found.st_blocks, found.st_uid, found.st_nlink, merged(extents_of(path)),
-                hashlib.sha256(self.read_file(path)).hexdigest(), json.dumps(self.ok(qemu_img("map", "-f", "raw", "--output=json", path)).json()))
+                hashlib.sha256(self.read_file(path)).hexdigest(), self.ok(qemu_img("map", "-f", "raw", "--output=json", path)).out)
 
 
 if __name__ == "__main__":
