@@ -20,7 +20,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
-    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file -v --verbose $secrets" ;;
+    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial --fuse --fuse-allow-other -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file -v --verbose $secrets" ;;
     io) echo "$source -c --cmd -r --read-only -s --snapshot -C --copy-on-read -t --cache -n --nocache -d --discard -k --native-aio -i --aio -m --misalign -T --trace -V --version $secrets" ;;
     bench) echo "$source -c -d -o -s -S -w --pattern --flush-interval --no-drain -t -i -n $secrets --kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
@@ -45,6 +45,7 @@ _cofre_values() {
     bench:--kernel) echo "portable aesni vaes256 vaes512 armv8" ;;
     check:-r | check:--repair) echo "leaks all" ;;
     io:-d | io:--discard | serve:--discard) echo "unmap ignore" ;;
+    serve:--fuse-allow-other) echo "off on auto" ;;
     *:--object) echo "secret,id=" ;;
     resize:--preallocation) echo "off metadata falloc full" ;;
     bench:-i) echo "threads native io_uring" ;;

@@ -176,6 +176,8 @@ complete -c cofre -n '__cofre_is serve' -l num-queues -x -d 'Virtqueues of a mac
 complete -c cofre -n '__cofre_is serve' -l queue-size -x -d 'Descriptors of a virtqueue'
 complete -c cofre -n '__cofre_is serve' -l poll-us -x -d 'Look for requests so long'
 complete -c cofre -n '__cofre_is serve' -l serial -x -d 'Serial of the disk'
+complete -c cofre -n '__cofre_is serve' -l fuse -r -d 'Mount as a file on'
+complete -c cofre -n '__cofre_is serve' -l fuse-allow-other -x -a 'off on auto' -d 'Let other users in'
 complete -c cofre -n '__cofre_is serve' -s x -l export-name -x -d 'Name of the export'
 complete -c cofre -n '__cofre_is serve' -s D -l description -x -d 'Description'
 complete -c cofre -n '__cofre_is serve' -s r -l read-only -d 'Clients can read only'

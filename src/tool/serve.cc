@@ -1,4 +1,5 @@
-// cofre serve: offers images to clients over NBD, and to virtual machines over vhost-user-blk.
+// cofre serve: offers images to clients over NBD, to virtual machines over vhost-user-blk, and to any program
+// as a file.
 #include <fmt/format.h>
 
 #include "base/error.h"
@@ -15,6 +16,7 @@ struct ServeArguments {
   SourceOptions source;
   SecretOptions secrets;
   VhostOptions vhost;
+  FuseOptions fuse;
   std::vector<std::string> addresses;
   std::vector<std::string> export_names;
   std::vector<std::string> descriptions;
@@ -42,6 +44,7 @@ void declare(CommandLine& line, ServeArguments& into) {
               "Listen for NBD clients on unix:PATH or tcp:ADDRESS:PORT (tcp:PORT: on all addresses). May be "
               "given several times. Sockets that a service manager passes are used too");
   into.vhost.add_to(line);
+  into.fuse.add_to(line);
   line.values("-x,--export-name", into.export_names, "NAME",
               "The name of the export, once for each image. By default it is empty for a single image, and "
               "the image's name for several");
@@ -130,6 +133,7 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   plan.bitmaps = given.bitmaps;
   plan.addresses = given.addresses;
   plan.vhost = given.vhost.plan(line, plan.images.size());
+  plan.fuse = given.fuse.plan(line, plan.images.size());
   plan.passed_sockets = take_passed_sockets();
   plan.socket_mode = parse_mode(line, given.socket_mode);
   plan.most_clients = static_cast<uint32_t>(parse_number(given.shared, "--shared", 0, 10'000));
@@ -147,19 +151,25 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
 int run_serve(const Session& session, const std::vector<std::string>& arguments) {
   ServeArguments given;
   CommandLine line(
-      session, "serve", "--nbd ADDRESS | --vhost-user-blk PATH [-f FMT] [-x NAME] [-r] IMAGE...",
-      "Offers disk images, decrypted, to NBD clients (QEMU, nbd-client, libnbd), and to virtual machines as "
-      "their disks (vhost-user-blk), until SIGTERM or SIGINT: then requests are finished and the images "
+      session, "serve",
+      "--nbd ADDRESS | --vhost-user-blk PATH | --fuse PATH [-f FMT] [-x NAME] [-r] IMAGE...",
+      "Offers disk images, decrypted, to NBD clients (QEMU, nbd-client, libnbd), to virtual machines as "
+      "their disks (vhost-user-blk), and to any program as a file (fuse), until SIGTERM or SIGINT: then "
+      "requests are finished and the images "
       "closed. A second signal ends at once.");
   declare(line, given);
   line.parse(arguments);
   if (given.names.empty()) line.fail_usage("expecting one or more image file names");
   if (given.once && given.persistent) line.fail_usage("--once and --persistent exclude each other");
   ServingPlan plan = make_plan(line, given);
-  if (plan.addresses.empty() && plan.passed_sockets == 0 && plan.vhost.paths.empty())
-    line.fail_usage("expecting --nbd unix:PATH, --nbd tcp:ADDRESS:PORT, or --vhost-user-blk PATH");
+  if (plan.addresses.empty() && plan.passed_sockets == 0 && plan.vhost.paths.empty() &&
+      plan.fuse.paths.empty())
+    line.fail_usage(
+        "expecting --nbd unix:PATH, --nbd tcp:ADDRESS:PORT, --vhost-user-blk PATH, or --fuse PATH");
   if (given.once && !plan.vhost.paths.empty())
     line.fail_usage("--once and --vhost-user-blk exclude each other: machines come back");
+  if (given.once && !plan.fuse.paths.empty())
+    line.fail_usage("--once and --fuse exclude each other: a mount ends when it is unmounted");
   if (plan.fork && plan.passed_sockets > 0)
     line.fail_usage("--fork and sockets passed by a service manager exclude each other");
   const std::vector<std::string> server_objects = given.secrets.take_objects(&is_server_object);

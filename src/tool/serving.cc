@@ -183,7 +183,14 @@ class Serving {
     for (const std::string& uri : server.uris()) fmt::print("Listening on {}\n", uri);
     for (const std::string& path : plan_.vhost.paths)
       fmt::print("Listening on {} for vhost-user-blk\n", path);
+    for (const std::string& path : plan_.fuse.paths) fmt::print("Mounted on {}\n", path);
     std::fflush(stdout);
+  }
+
+  void mount_files(FuseServers& files, bool others_write) {
+    for (size_t i = 0; i < plan_.fuse.paths.size(); ++i)
+      files.mount(lanes_, plan_.fuse, i, *exported_[i], !others_write,
+                  [this](const std::string& line) { log_(line); });
   }
 
   io::task<void> serve_clients(Background& background) {
@@ -191,6 +198,8 @@ class Serving {
     std::vector<nbd::Listener> machine_sockets;
     for (const std::string& path : plan_.vhost.paths)
       machine_sockets.push_back(nbd::Listener::on_unix(path, plan_.socket_mode));
+    FuseServers files;
+    mount_files(files, !sockets.empty() || !machine_sockets.empty());
     std::optional<PidFile> pid_file;
     if (plan_.pid_file) pid_file.emplace(*plan_.pid_file);
     io::Cancel last_client_gone;
@@ -200,10 +209,16 @@ class Serving {
     for (size_t i = 0; i < machine_sockets.size(); ++i)
       machines.add(lanes_, plan_.vhost, i, *exported_[i], std::move(machine_sockets[i]),
                    [this](const std::string& line) { log_(line); });
+    // Mounts that are gone do not come back.
+    const bool ends_with_mounts = sockets.empty() && machine_sockets.empty();
+    files.start([&] {
+      if (ends_with_mounts) last_client_gone.request();
+    });
     announce(server);
     background.ready();
     const HeedingSignals heeding;
     co_await io::async_readable(interrupt_descriptor(), &last_client_gone);
+    co_await files.stop();
     co_await machines.stop();
     co_await server.stop();
   }

@@ -7,6 +7,7 @@
 
 #include "export/nbd/tls.h"
 #include "image/open.h"
+#include "tool/serving_fuse.h"
 #include "tool/serving_vhost.h"
 
 namespace cofre::tool {
@@ -34,6 +35,7 @@ struct ServingPlan {
   std::shared_ptr<const nbd::TlsCredentials> tls;
 
   VhostPlan vhost;
+  FusePlan fuse;
 
   bool fork = false;
   std::optional<std::string> pid_file;
