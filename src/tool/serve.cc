@@ -27,6 +27,9 @@ struct ServeArguments {
   std::optional<std::string> snapshot;
   std::optional<std::string> socket_mode;
   std::optional<std::string> pid_file;
+  std::optional<std::string> control;
+  std::optional<std::string> metrics;
+  std::optional<std::string> log;
   std::optional<std::string> tls_creds;
   std::optional<std::string> tls_authz;
   bool read_only = false;
@@ -72,6 +75,11 @@ void declare(CommandLine& line, ServeArguments& into) {
              "Only one client's certificate is let in: --object authz-simple,id=ID,identity=NAME");
   line.flag("--fork", into.fork, "Go to the background once clients can connect");
   line.value("--pid-file", into.pid_file, "PATH", "A file for the process id, removed at the end");
+  line.value("--control", into.control, "PATH",
+             "Take commands (cofre ctl) on a unix socket: from this user and root, nobody else");
+  line.value("--metrics", into.metrics, "ADDRESS",
+             "Metrics for Prometheus, over HTTP on ADDRESS:PORT, PORT (of this host) or unix:PATH");
+  line.value("--log", into.log, "PATH", "A file for what is told while it runs, in place of standard error");
   line.flag("-v,--verbose", into.verbose, "Tell of connections and requests that failed");
   into.secrets.add_to(line);
   line.arguments(into.names, "IMAGE", "The images");
@@ -108,6 +116,7 @@ std::vector<ServedImage> served_images(const CommandLine& line, const ServeArgum
                          .description = {}};
     if (!given.export_names.empty()) image.export_name = given.export_names[i];
     if (!given.descriptions.empty()) image.description = given.descriptions[i];
+    image.bitmaps = given.bitmaps;
     set_default(image.name, "discard", given.discard);
     if (given.detect_zeroes != "off") set_default(image.name, "detect-zeroes", given.detect_zeroes);
     for (const std::string* text : {&image.export_name, &image.description})
@@ -121,21 +130,23 @@ std::vector<ServedImage> served_images(const CommandLine& line, const ServeArgum
 ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   ServingPlan plan;
   plan.images = served_images(line, given);
-  plan.policy.writable = !given.read_only && !given.snapshot && !given.source.force_share;
-  plan.policy.force_share = given.source.force_share;
-  plan.policy.snapshot = given.snapshot;
-  plan.policy.cache = image::parse_cache_mode(given.cache);
-  plan.allocation_depth = true;
-  plan.bitmaps = given.bitmaps;
+  plan.opening.policy.writable = !given.read_only && !given.snapshot && !given.source.force_share;
+  plan.opening.policy.force_share = given.source.force_share;
+  plan.opening.policy.snapshot = given.snapshot;
+  plan.opening.policy.cache = image::parse_cache_mode(given.cache);
+  plan.opening.allocation_depth = true;
   plan.addresses = given.addresses;
   plan.vhost = given.vhost.plan(line, plan.images.size());
   plan.passed_sockets = take_passed_sockets();
   plan.socket_mode = parse_mode(line, given.socket_mode);
   plan.most_clients = static_cast<uint32_t>(parse_number(given.shared, "--shared", 0, 10'000));
-  plan.multi_conn = plan.most_clients != 1;
+  plan.opening.multi_conn = plan.most_clients != 1;
   plan.until_last_client = given.once;
   plan.fork = given.fork;
   plan.pid_file = given.pid_file;
+  plan.control = given.control;
+  plan.metrics = given.metrics;
+  plan.log = given.log;
   plan.verbose = given.verbose;
   plan.announce = true;
   return plan;
