@@ -20,7 +20,7 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
-    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file --control --metrics --log -v --verbose $secrets" ;;
+    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file --config --check-config --control --metrics --log -v --verbose $secrets" ;;
     ctl) echo "--socket --output -f --format --image-opts -r --read-only -B --bitmap -D --description --passphrase-file --key-secret --force -g --granularity --help -h" ;;
     io) echo "$source -c --cmd -r --read-only -s --snapshot -C --copy-on-read -t --cache -n --nocache -d --discard -k --native-aio -i --aio -m --misalign -T --trace -V --version $secrets" ;;
     bench) echo "$source -c -d -o -s -S -w --pattern --flush-interval --no-drain -t -i -n $secrets --kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q" ;;

@@ -5,6 +5,7 @@
 #include "export/nbd/protocol.h"
 #include "tool/command_line.h"
 #include "tool/daemon.h"
+#include "tool/serve_config.h"
 #include "tool/server_tls.h"
 #include "tool/serving.h"
 
@@ -30,6 +31,8 @@ struct ServeArguments {
   std::optional<std::string> control;
   std::optional<std::string> metrics;
   std::optional<std::string> log;
+  std::optional<std::string> config;
+  bool check_config = false;
   std::optional<std::string> tls_creds;
   std::optional<std::string> tls_authz;
   bool read_only = false;
@@ -75,6 +78,9 @@ void declare(CommandLine& line, ServeArguments& into) {
              "Only one client's certificate is let in: --object authz-simple,id=ID,identity=NAME");
   line.flag("--fork", into.fork, "Go to the background once clients can connect");
   line.value("--pid-file", into.pid_file, "PATH", "A file for the process id, removed at the end");
+  line.value("--config", into.config, "FILE",
+             "A TOML file with options ([server]) and images ([[export]]); the command line's options win");
+  line.flag("--check-config", into.check_config, "Only say whether the file and the options are right");
   line.value("--control", into.control, "PATH",
              "Take commands (cofre ctl) on a unix socket: from this user and root, nobody else");
   line.value("--metrics", into.metrics, "ADDRESS",
@@ -152,6 +158,21 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   return plan;
 }
 
+// The configuration's options come first, so that those of the command line win.
+ServeConfig parse_with_config(CommandLine& line, const ServeArguments& given,
+                              const std::vector<std::string>& arguments) {
+  line.parse(arguments);
+  if (!given.config) {
+    if (given.check_config) line.fail_usage("--check-config needs --config FILE");
+    return {};
+  }
+  ServeConfig config = read_serve_config(*given.config);
+  std::vector<std::string> words = config.options;
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  line.parse(words);
+  return config;
+}
+
 }  // namespace
 
 int run_serve(const Session& session, const std::vector<std::string>& arguments) {
@@ -162,10 +183,12 @@ int run_serve(const Session& session, const std::vector<std::string>& arguments)
       "their disks (vhost-user-blk), until SIGTERM or SIGINT: then requests are finished and the images "
       "closed. A second signal ends at once.");
   declare(line, given);
-  line.parse(arguments);
-  if (given.names.empty()) line.fail_usage("expecting one or more image file names");
+  const ServeConfig config = parse_with_config(line, given, arguments);
+  if (given.names.empty() && config.exports.empty() && !given.control)
+    line.fail_usage("expecting one or more image file names");
   if (given.once && given.persistent) line.fail_usage("--once and --persistent exclude each other");
   ServingPlan plan = make_plan(line, given);
+  append_exports(config.exports, plan.images, plan.vhost);
   if (plan.addresses.empty() && plan.passed_sockets == 0 && plan.vhost.paths.empty())
     line.fail_usage("expecting --nbd unix:PATH, --nbd tcp:ADDRESS:PORT, or --vhost-user-blk PATH");
   if (given.once && !plan.vhost.paths.empty())
@@ -176,6 +199,10 @@ int run_serve(const Session& session, const std::vector<std::string>& arguments)
   image::Secrets secrets = given.secrets.secrets();
   if (given.tls_creds) plan.tls = server_tls(server_objects, *given.tls_creds, given.tls_authz, secrets);
   if (given.tls_authz && !given.tls_creds) line.fail_usage("--tls-authz needs --tls-creds");
+  if (given.check_config) {
+    fmt::print("{} is right: {} exports\n", *given.config, plan.images.size());
+    return 0;
+  }
   return serve(session.program, std::move(plan), secrets);
 }
 

@@ -1,6 +1,7 @@
 #include "tool/serving.h"
 
 #include <fmt/format.h>
+#include <sys/prctl.h>
 
 #include <optional>
 
@@ -105,11 +106,13 @@ class Serving {
       for (nbd::Listener& socket : sockets) server.listen(std::move(socket));
       announce(server);
       background.ready();
+      notify_service_manager(fmt::format("READY=1\nSTATUS={} exports", first_.size()));
       const HeedingSignals heeding;
       co_await io::async_readable(interrupt_descriptor(), &stop);
     } catch (...) {
       failure = std::current_exception();
     }
+    notify_service_manager("STOPPING=1");
     if (control) co_await control->stop();
     if (metrics) co_await metrics->stop();
     co_await machines.stop();
@@ -128,6 +131,7 @@ class Serving {
 }  // namespace
 
 int serve(const std::string& program, ServingPlan plan, image::Secrets& secrets) {
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);  // nothing is started from here that could want any
   Background background;
   if (plan.fork) {
     if (const std::optional<int> status = Background::enter(background)) return *status;
