@@ -140,6 +140,7 @@ ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   plan.opening.policy.writable = !given.read_only && !given.snapshot && !given.source.force_share;
   plan.opening.policy.force_share = given.source.force_share;
   plan.opening.policy.snapshot = given.snapshot;
+  plan.opening.references = given.source.references();
   plan.opening.policy.cache = image::parse_cache_mode(given.cache);
   plan.opening.allocation_depth = true;
   plan.addresses = given.addresses;

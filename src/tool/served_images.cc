@@ -117,6 +117,7 @@ io::task<Served*> ServedImages::add(ServedImage added) {
   if (exports_.find(added.export_name))
     fail(ErrorKind::kExists, "there are two exports named '{}': give each a name of its own",
          added.export_name);
+  added.name.references = plan_.references;
   const auto lane = static_cast<unsigned>(added_++ % lanes_.count());
   co_await io::enter(lanes_.lane(lane));
   std::exception_ptr failure;

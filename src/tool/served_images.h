@@ -26,7 +26,8 @@ struct ServedImage {
 
 // What holds for all.
 struct ImagesPlan {
-  image::OpenPolicy policy;  // without secrets
+  image::OpenPolicy policy;           // without secrets
+  image::References references = {};  // what the header of any of them may name, however it was asked for
   uint64_t offset_bytes = 0;
   bool temporary_overlay = false;  // clients write into a file that vanishes
   bool allocation_depth = false;
