@@ -5,7 +5,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 build_packages=(clang-19 lld-19 libstdc++-12-dev cmake ninja-build pkg-config liburing-dev libssl-dev libgcrypt20-dev
                 zlib1g-dev libdeflate-dev libisal-dev libzstd-dev nettle-dev libfmt-dev nlohmann-json3-dev libcli11-dev libpugixml-dev e2fsprogs
-                libzydis-dev libdw-dev libnbd-dev libfuse3-dev libedit-dev libjs-chart.js)
+                libzydis-dev libdw-dev libnbd-dev libfuse3-dev libedit-dev libtomlplusplus-dev libjs-chart.js)
 
 if [[ -t 1 ]]; then bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'
 else bold='' dim='' red='' green='' plain=''; fi

@@ -20,7 +20,8 @@ _cofre_options() {
     map) echo "$source -s --start-offset -l --max-length --output $secrets" ;;
     snapshot) echo "$source -l --list -c --create -a --apply -d --delete -q $secrets" ;;
     doctor) echo "$source --domain --quick --output $secrets" ;;
-    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial --fuse --fuse-allow-other -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file -v --verbose $secrets" ;;
+    serve) echo "$source --nbd --vhost-user-blk --num-queues --queue-size --poll-us --serial --fuse --fuse-allow-other -x --export-name -D --description -r --read-only -l --load-snapshot --snapshot -B --bitmap -e --shared -t --persistent --once --cache --aio --discard --detect-zeroes --socket-mode --tls-creds --tls-authz --fork --pid-file --config --check-config --control --metrics --log -v --verbose $secrets" ;;
+    ctl) echo "--socket --output -f --format --image-opts -r --read-only -B --bitmap -D --description --passphrase-file --key-secret --force -g --granularity --help -h" ;;
     io) echo "$source -c --cmd -r --read-only -s --snapshot -C --copy-on-read -t --cache -n --nocache -d --discard -k --native-aio -i --aio -m --misalign -T --trace -V --version $secrets" ;;
     bench) echo "$source -c -d -o -s -S -w --pattern --flush-interval --no-drain -t -i -n $secrets --kernel --turns --output --cluster-size --encrypt --op --size --rounds --dir --vs --html -p -q" ;;
     witness) echo "-p --pid --seconds --sample --output --report -h --help" ;;
@@ -58,7 +59,7 @@ _cofre() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "create convert info check audit compare amend bitmap measure resize dd map rebase commit snapshot serve doctor io bench witness --help --version" -- "$word"))
+    COMPREPLY=($(compgen -W "create convert info check audit compare amend bitmap measure resize dd map rebase commit snapshot serve ctl doctor io bench witness --help --version" -- "$word"))
     return
   fi
   local values

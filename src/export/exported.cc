@@ -14,6 +14,11 @@ void ExportTable::add(std::shared_ptr<const Export> added) {
   exports_.push_back(std::move(added));
 }
 
+void ExportTable::remove(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(exports_, [&](const auto& known) { return known->name == name; });
+}
+
 std::shared_ptr<const Export> ExportTable::find(const std::string& name) const {
   const std::lock_guard lock(mutex_);
   const auto found = std::ranges::find_if(exports_, [&](const auto& known) { return known->name == name; });

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "block/device.h"
+#include "export/activity.h"
 
 namespace cofre::exporting {
 
@@ -40,9 +41,10 @@ struct Export {
   uint32_t preferred_block_bytes = 4096;
   unsigned lane = 0;  // of io::Lanes: where its metadata is at home, so that requests from there cost least
   bool read_only = false;
-  bool encrypted = false;   // the image, or one below it
+  bool encrypted = false;  // the image, or one below it
   bool multi_conn = true;  // several connections of one client are welcome
   std::vector<std::shared_ptr<StatusSource>> statuses;
+  std::shared_ptr<Activity> activity = nullptr;  // null: nobody counts
 };
 
 // The exports of a process by name. Any lane.
@@ -50,6 +52,8 @@ class ExportTable {
  public:
   // Throws Error kExists.
   void add(std::shared_ptr<const Export> added);
+  // Nobody finds it any more; who has it keeps it. Nothing where there is none.
+  void remove(const std::string& name);
   // Null when there is none.
   std::shared_ptr<const Export> find(const std::string& name) const;
   std::vector<std::shared_ptr<const Export>> all() const;

@@ -93,10 +93,11 @@ struct SourceOptions {
   void add_to(CommandLine& line, bool with_format = true, bool with_force_share = true);
   // Throws Error.
   image::ImageName name(const std::string& argument) const;
+  // What the headers of images may name. Throws Error.
+  image::References references() const;
 
  private:
   image::ImageName parsed(const std::string& argument) const;
-  image::References references() const;
 };
 
 // A decimal number from an option. Throws Error kInvalidArgument.

@@ -1,15 +1,20 @@
 #include "tool/daemon.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "base/error.h"
+#include "base/owned_fd.h"
 
 namespace cofre::tool {
 namespace {
@@ -78,6 +83,21 @@ PidFile::PidFile(std::string path)
 PidFile::~PidFile() {
   ::unlink(path_.c_str());
   ::close(fd_);
+}
+
+// A path, or with '@' before it a name that is in no folder.
+void notify_service_manager(const std::string& state) noexcept {
+  const char* const path = std::getenv("NOTIFY_SOCKET");
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
+  const size_t length = path != nullptr ? std::strlen(path) : 0;
+  if (length < 2 || length >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@')) return;
+  std::memcpy(&address.sun_path[0], path, length);
+  if (path[0] == '@') address.sun_path[0] = '\0';
+  const OwnedFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) return;
+  const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  [[maybe_unused]] const ssize_t sent = ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+                                                 reinterpret_cast<const sockaddr*>(&address), bytes);
 }
 
 unsigned take_passed_sockets() {

@@ -36,6 +36,9 @@ class PidFile {
 // The sockets that the service manager passed (LISTEN_PID, LISTEN_FDS): descriptors from 3 on. Forgets them,
 // so that no other program is told. To be called in the process that was started.
 unsigned take_passed_sockets();
+// Tells the service manager, where one asks for it (NOTIFY_SOCKET): "READY=1", "STOPPING=1", "STATUS=...",
+// one a line. Source: sd_notify(3). That it does not hear is no reason to fail.
+void notify_service_manager(const std::string& state) noexcept;
 inline constexpr int kFirstPassedSocket = 3;
 
 }  // namespace cofre::tool

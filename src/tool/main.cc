@@ -48,6 +48,7 @@ constexpr auto kCommands = std::to_array<CommandEntry>({
     {"bitmap", "change the dirty bitmaps of a qcow2 image", run_bitmap, true},
     {"snapshot", "internal snapshots of a qcow2 image: list, create, apply, delete", run_snapshot, true},
     {"serve", "offer images to NBD clients, virtual machines and, as files, to programs", run_serve, false},
+    {"ctl", "ask a running server, or tell it what to do", run_ctl, false},
     {"doctor", "what is right and wrong with this host, an image, a domain", run_doctor, false},
     {"io", "read and write parts of an image, for scripts and tests", run_io, false},
     {"bench", "how fast an image, or encryption on this machine, is", run_bench, true},

@@ -202,19 +202,19 @@ void check_length(const char* what, const std::optional<std::string>& text) {
 ServingPlan make_plan(const NbdArguments& given) {
   ServingPlan plan;
   plan.most_clients = static_cast<uint32_t>(parse_unsigned(given.shared, "shared device number", INT_MAX));
-  if (given.offset) plan.offset_bytes = parse_unsigned(*given.offset, "offset", INT64_MAX);
+  if (given.offset) plan.opening.offset_bytes = parse_unsigned(*given.offset, "offset", INT64_MAX);
   check_length("name", given.name);
   check_length("description", given.description);
   plan.images.push_back({.name = image_name(given),
                          .export_name = given.name.value_or(""),
                          .description = given.description.value_or("")});
-  plan.policy.writable = !given.read_only && !given.snapshot;
-  plan.policy.snapshot = given.snapshot;
-  plan.policy.cache = cache_mode(given);
-  plan.temporary_overlay = given.overlay;
-  plan.allocation_depth = given.allocation_depth;
-  plan.bitmaps = given.bitmaps;
-  plan.multi_conn = plan.most_clients != 1;
+  plan.opening.policy.writable = !given.read_only && !given.snapshot;
+  plan.opening.policy.snapshot = given.snapshot;
+  plan.opening.policy.cache = cache_mode(given);
+  plan.opening.temporary_overlay = given.overlay;
+  plan.opening.allocation_depth = given.allocation_depth;
+  plan.images[0].bitmaps = given.bitmaps;
+  plan.opening.multi_conn = plan.most_clients != 1;
   plan.until_last_client = !given.persistent;
   plan.fork = given.fork;
   plan.pid_file = given.pid_file;

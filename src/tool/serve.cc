@@ -6,6 +6,7 @@
 #include "export/nbd/protocol.h"
 #include "tool/command_line.h"
 #include "tool/daemon.h"
+#include "tool/serve_config.h"
 #include "tool/server_tls.h"
 #include "tool/serving.h"
 
@@ -29,6 +30,11 @@ struct ServeArguments {
   std::optional<std::string> snapshot;
   std::optional<std::string> socket_mode;
   std::optional<std::string> pid_file;
+  std::optional<std::string> control;
+  std::optional<std::string> metrics;
+  std::optional<std::string> log;
+  std::optional<std::string> config;
+  bool check_config = false;
   std::optional<std::string> tls_creds;
   std::optional<std::string> tls_authz;
   bool read_only = false;
@@ -76,6 +82,14 @@ void declare(CommandLine& line, ServeArguments& into) {
              "Only one client's certificate is let in: --object authz-simple,id=ID,identity=NAME");
   line.flag("--fork", into.fork, "Go to the background once clients can connect");
   line.value("--pid-file", into.pid_file, "PATH", "A file for the process id, removed at the end");
+  line.value("--config", into.config, "FILE",
+             "A TOML file with options ([server]) and images ([[export]]); the command line's options win");
+  line.flag("--check-config", into.check_config, "Only say whether the file and the options are right");
+  line.value("--control", into.control, "PATH",
+             "Take commands (cofre ctl) on a unix socket: from this user and root, nobody else");
+  line.value("--metrics", into.metrics, "ADDRESS",
+             "Metrics for Prometheus, over HTTP on ADDRESS:PORT, PORT (of this host) or unix:PATH");
+  line.value("--log", into.log, "PATH", "A file for what is told while it runs, in place of standard error");
   line.flag("-v,--verbose", into.verbose, "Tell of connections and requests that failed");
   into.secrets.add_to(line);
   line.arguments(into.names, "IMAGE", "The images");
@@ -112,6 +126,7 @@ std::vector<ServedImage> served_images(const CommandLine& line, const ServeArgum
                          .description = {}};
     if (!given.export_names.empty()) image.export_name = given.export_names[i];
     if (!given.descriptions.empty()) image.description = given.descriptions[i];
+    image.bitmaps = given.bitmaps;
     set_default(image.name, "discard", given.discard);
     if (given.detect_zeroes != "off") set_default(image.name, "detect-zeroes", given.detect_zeroes);
     for (const std::string* text : {&image.export_name, &image.description})
@@ -125,25 +140,43 @@ std::vector<ServedImage> served_images(const CommandLine& line, const ServeArgum
 ServingPlan make_plan(const CommandLine& line, const ServeArguments& given) {
   ServingPlan plan;
   plan.images = served_images(line, given);
-  plan.policy.writable = !given.read_only && !given.snapshot && !given.source.force_share;
-  plan.policy.force_share = given.source.force_share;
-  plan.policy.snapshot = given.snapshot;
-  plan.policy.cache = image::parse_cache_mode(given.cache);
-  plan.allocation_depth = true;
-  plan.bitmaps = given.bitmaps;
+  plan.opening.policy.writable = !given.read_only && !given.snapshot && !given.source.force_share;
+  plan.opening.policy.force_share = given.source.force_share;
+  plan.opening.policy.snapshot = given.snapshot;
+  plan.opening.references = given.source.references();
+  plan.opening.policy.cache = image::parse_cache_mode(given.cache);
+  plan.opening.allocation_depth = true;
   plan.addresses = given.addresses;
   plan.vhost = given.vhost.plan(line, plan.images.size());
   plan.fuse = given.fuse.plan(line, plan.images.size());
   plan.passed_sockets = take_passed_sockets();
   plan.socket_mode = parse_mode(line, given.socket_mode);
   plan.most_clients = static_cast<uint32_t>(parse_number(given.shared, "--shared", 0, 10'000));
-  plan.multi_conn = plan.most_clients != 1;
+  plan.opening.multi_conn = plan.most_clients != 1;
   plan.until_last_client = given.once;
   plan.fork = given.fork;
   plan.pid_file = given.pid_file;
+  plan.control = given.control;
+  plan.metrics = given.metrics;
+  plan.log = given.log;
   plan.verbose = given.verbose;
   plan.announce = true;
   return plan;
+}
+
+// The configuration's options come first, so that those of the command line win.
+ServeConfig parse_with_config(CommandLine& line, const ServeArguments& given,
+                              const std::vector<std::string>& arguments) {
+  line.parse(arguments);
+  if (!given.config) {
+    if (given.check_config) line.fail_usage("--check-config needs --config FILE");
+    return {};
+  }
+  ServeConfig config = read_serve_config(*given.config);
+  std::vector<std::string> words = config.options;
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  line.parse(words);
+  return config;
 }
 
 }  // namespace
@@ -158,10 +191,12 @@ int run_serve(const Session& session, const std::vector<std::string>& arguments)
       "requests are finished and the images "
       "closed. A second signal ends at once.");
   declare(line, given);
-  line.parse(arguments);
-  if (given.names.empty()) line.fail_usage("expecting one or more image file names");
+  const ServeConfig config = parse_with_config(line, given, arguments);
+  if (given.names.empty() && config.exports.empty() && !given.control)
+    line.fail_usage("expecting one or more image file names");
   if (given.once && given.persistent) line.fail_usage("--once and --persistent exclude each other");
   ServingPlan plan = make_plan(line, given);
+  append_exports(config.exports, plan.images, plan.vhost);
   if (plan.addresses.empty() && plan.passed_sockets == 0 && plan.vhost.paths.empty() &&
       plan.fuse.paths.empty())
     line.fail_usage(
@@ -176,6 +211,10 @@ int run_serve(const Session& session, const std::vector<std::string>& arguments)
   image::Secrets secrets = given.secrets.secrets();
   if (given.tls_creds) plan.tls = server_tls(server_objects, *given.tls_creds, given.tls_authz, secrets);
   if (given.tls_authz && !given.tls_creds) line.fail_usage("--tls-authz needs --tls-creds");
+  if (given.check_config) {
+    fmt::print("{} is right: {} exports\n", *given.config, plan.images.size());
+    return 0;
+  }
   return serve(session.program, std::move(plan), secrets);
 }
 

@@ -7,38 +7,32 @@
 
 #include "export/nbd/tls.h"
 #include "image/open.h"
+#include "tool/served_images.h"
 #include "tool/serving_fuse.h"
 #include "tool/serving_vhost.h"
 
 namespace cofre::tool {
 
-struct ServedImage {
-  image::ImageName name;
-  std::string export_name;
-  std::string description;
-};
-
 struct ServingPlan {
   std::vector<ServedImage> images;
-  image::OpenPolicy policy;  // of all; without secrets
-  uint64_t offset_bytes = 0;
-  bool temporary_overlay = false;  // clients write into a file that vanishes
-  bool allocation_depth = false;
-  std::vector<std::string> bitmaps;
+  ImagesPlan opening;
 
   std::vector<std::string> addresses;  // see nbd::Listener::on()
   unsigned passed_sockets = 0;
   int socket_mode = -1;
   uint32_t most_clients = 0;  // 0: as many as a server takes
-  bool multi_conn = true;
   bool until_last_client = false;
   std::shared_ptr<const nbd::TlsCredentials> tls;
 
   VhostPlan vhost;
   FusePlan fuse;
 
+  std::optional<std::string> control;  // the path of its socket
+  std::optional<std::string> metrics;  // ADDRESS:PORT or unix:PATH
+
   bool fork = false;
   std::optional<std::string> pid_file;
+  std::optional<std::string> log;  // a file in place of standard error
   bool verbose = false;
   bool announce = false;  // tell where clients find what
 };

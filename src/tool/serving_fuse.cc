@@ -34,12 +34,14 @@ void FuseServers::mount(io::Lanes& lanes, const FusePlan& plan, size_t image,
                         const exporting::Export& exported, bool only_writer,
                         std::function<void(const std::string&)> log) {
   const std::string& path = plan.paths[image];
-  fuse::FileSettings settings = {.name = path,
-                                 .device = exported.device,
-                                 .block_bytes = exported.preferred_block_bytes,
-                                 .read_only = exported.read_only,
-                                 .only_writer = only_writer,
-                                 .log = std::move(log)};
+  fuse::FileSettings settings = {
+      .name = path,
+      .device = exported.device,
+      .block_bytes = exported.preferred_block_bytes,
+      .read_only = exported.read_only,
+      .only_writer = only_writer,
+      .activity = exported.activity ? &exported.activity->lane(exported.lane) : nullptr,
+      .log = std::move(log)};
   servers_.emplace_back(lanes, exported.lane, path, plan.allow_other, std::move(settings));
 }
 

@@ -55,6 +55,7 @@ void VhostServers::add(io::Lanes& lanes, const VhostPlan& plan, size_t image,
                                     .queue_size = plan.queue_size,
                                     .poll_ns = plan.poll_ns,
                                     .first_lane = exported.lane,
+                                    .activity = exported.activity.get(),
                                     .log = std::move(log)};
   servers_.emplace_back(lanes, std::move(settings), std::move(listener));
 }

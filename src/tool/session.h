@@ -34,6 +34,7 @@ int run_measure(const Session& session, const std::vector<std::string>& argument
 int run_resize(const Session& session, const std::vector<std::string>& arguments);
 int run_map(const Session& session, const std::vector<std::string>& arguments);
 int run_doctor(const Session& session, const std::vector<std::string>& arguments);
+int run_ctl(const Session& session, const std::vector<std::string>& arguments);
 int run_serve(const Session& session, const std::vector<std::string>& arguments);
 int run_qemu_nbd(const Session& session, const std::vector<std::string>& arguments);
 int run_io(const Session& session, const std::vector<std::string>& arguments);

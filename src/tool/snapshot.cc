@@ -2,19 +2,15 @@
 // passphrase: guest data is neither read nor written.
 #include <fmt/format.h>
 
-#include <chrono>
-
 #include "base/error.h"
 #include "image/describe.h"
 #include "image/snapshot_param.h"
 #include "io/lanes.h"
 #include "tool/command_line.h"
+#include "tool/new_snapshot.h"
 
 namespace cofre::tool {
 namespace {
-
-// The longest name that QEMU keeps; it cuts longer ones off.
-constexpr size_t kMaxNameBytes = 255;
 
 struct SnapshotArguments {
   SourceOptions source;
@@ -42,18 +38,6 @@ void declare(CommandLine& line, SnapshotArguments& into) {
   line.arguments(into.names, "FILE", "The image");
 }
 
-qcow2::SnapshotEntry describe_now(const std::string& name) {
-  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since_epoch);
-  const std::chrono::nanoseconds rest = since_epoch - seconds;
-  qcow2::SnapshotEntry snapshot;
-  snapshot.name = name.substr(0, kMaxNameBytes);
-  snapshot.date_seconds = static_cast<uint32_t>(seconds.count());
-  snapshot.date_nanoseconds = static_cast<uint32_t>(rest.count());
-  snapshot.icount = 0;  // as qemu-img has it: no machine has run
-  return snapshot;
-}
-
 size_t find(const qcow2::Image& image, std::optional<size_t> found, const char* verb,
             const std::string& name) {
   if (!found)
@@ -62,7 +46,7 @@ size_t find(const qcow2::Image& image, std::optional<size_t> found, const char* 
 }
 
 io::task<void> act(qcow2::Image& image, const SnapshotArguments& given) {
-  for (const std::string& name : given.create) co_await image.create_snapshot(describe_now(name));
+  for (const std::string& name : given.create) co_await image.create_snapshot(new_snapshot(name));
   for (const std::string& name : given.apply) {
     const auto found = qcow2::find_snapshot(image.snapshots(), name);
     co_await image.apply_snapshot(find(image, found, "apply", name));

@@ -71,7 +71,9 @@ struct Counted {
 };
 
 io::task<void> serve(Channel& channel, Negotiated agreed, Budget& budget, int& faults) {
-  Transmission transmission(channel, std::move(agreed), budget, {}, [&faults](const Error&) { ++faults; });
+  exporting::Activity& activity = *agreed.exported->activity;
+  Transmission transmission(
+      channel, std::move(agreed), budget, {}, [&faults](const Error&) { ++faults; }, &activity.lane(0));
   co_await transmission.run();
 }
 
@@ -106,6 +108,7 @@ io::task<Counted> count(const std::string& path, qcow2::CryptMethod method, Comm
   const std::unique_ptr<block::Device> device = layer::make_aligning(std::move(image), 1);
   auto exported = std::make_shared<exporting::Export>();
   exported->device = device.get();
+  exported->activity = std::make_shared<exporting::Activity>(1);
   std::array<int, 2> ends;
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
   io::Cancel cancel;
@@ -120,6 +123,8 @@ io::task<Counted> count(const std::string& path, qcow2::CryptMethod method, Comm
   ::close(ends[1]);
   co_await group.join();
   ::close(ends[0]);
+  const exporting::Op op = command == Command::kRead ? exporting::Op::kRead : exporting::Op::kWrite;
+  EXPECT_EQ(exported->activity->totals(op).requests, 120 * kDepth);
   co_await device->close();
   co_return counted;
 }

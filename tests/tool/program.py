@@ -9,7 +9,7 @@ import unittest
 COFRE = os.environ["COFRE"]
 COMPAT_DIR = os.environ.get("COFRE_COMPAT_DIR") or os.path.join(os.path.dirname(os.path.dirname(COFRE)), "compat")
 SOURCE_DIR = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COMMANDS = ["create", "convert", "info", "check", "audit", "compare", "amend", "bitmap", "measure", "resize", "dd", "map", "rebase", "commit", "snapshot", "serve", "doctor", "io",
+COMMANDS = ["create", "convert", "info", "check", "audit", "compare", "amend", "bitmap", "measure", "resize", "dd", "map", "rebase", "commit", "snapshot", "serve", "ctl", "doctor", "io",
             "bench", "witness"]
 # Commands whose options are those of what stands after their name.
 SUBJECTS = {"bench": ["crypto", "requests", "image"]}

@@ -109,6 +109,30 @@ class ImageFile::Changing {
   ImageFile& file_;
 };
 
+// A request that is counted: it failed unless done() was called. Changes begin when they may start, for
+// whoever waits for those that have begun.
+class ImageFile::Counted {
+ public:
+  Counted(const ImageFile& file, exporting::Op op) noexcept : activity_(file.settings_.activity) {
+    if (activity_ != nullptr) begun_ = activity_->begin(op);
+  }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() {
+    if (activity_ != nullptr) activity_->end(begun_, bytes_, failed_);
+  }
+  void done(uint64_t bytes) noexcept {
+    bytes_ = bytes;
+    failed_ = false;
+  }
+
+ private:
+  exporting::LaneActivity* activity_;
+  exporting::LaneActivity::Begun begun_ = {};
+  uint64_t bytes_ = 0;
+  bool failed_ = true;
+};
+
 io::task<void> ImageFile::wait_until_changes_may_start() {
   while (standing_) co_await gate_.wait();
 }
@@ -116,7 +140,9 @@ io::task<void> ImageFile::wait_until_changes_may_start() {
 io::task<size_t> ImageFile::read(uint64_t offset, Bytes into) {
   if (offset >= length()) co_return 0;
   const size_t count = std::min<uint64_t>(into.size(), length() - offset);
+  Counted counted(*this, exporting::Op::kRead);
   co_await settings_.device->read(offset, into.first(count));
+  counted.done(count);
   co_return count;
 }
 
@@ -126,14 +152,18 @@ io::task<size_t> ImageFile::write(uint64_t offset, ConstBytes source, bool durab
   if (offset >= length()) refuse(EFBIG, "a write past the end of the disk");
   if (standing_) co_await wait_until_changes_may_start();
   const Changing changing(*this);
+  Counted counted(*this, exporting::Op::kWrite);
   const size_t count = std::min<uint64_t>(source.size(), length() - offset);
   co_await settings_.device->write(offset, source.first(count), {.fua = durable});
   note_change();
+  counted.done(count);
   co_return count;
 }
 
 io::task<void> ImageFile::flush() {
-  return settings_.device->flush();
+  Counted counted(*this, exporting::Op::kFlush);
+  co_await settings_.device->flush();
+  counted.done(0);
 }
 
 // ---- space ----
@@ -161,6 +191,7 @@ io::task<void> ImageFile::zero(uint64_t offset, uint64_t length_wanted, bool may
                                Interrupted interrupted) {
   co_await wait_until_changes_may_start();
   const Changing changing(*this);
+  Counted counted(*this, exporting::Op::kWriteZeroes);
   for (uint64_t done = 0; done < length_wanted;) {
     if (done > 0) end_if(interrupted);
     const uint64_t piece = std::min(length_wanted - done, kZeroPieceBytes);
@@ -168,6 +199,7 @@ io::task<void> ImageFile::zero(uint64_t offset, uint64_t length_wanted, bool may
     note_change();
     done += piece;
   }
+  counted.done(length_wanted);
 }
 
 // Makes this layer of the image hold what it did not: by writing it as it reads. Nobody else may write there
@@ -187,6 +219,7 @@ io::task<void> ImageFile::reserve(uint64_t offset, uint64_t length_wanted, Inter
     }
   } const standing(*this);
   while (changes_ > 0) co_await gate_.wait();
+  Counted counted(*this, exporting::Op::kWrite);
   const uint64_t first = align_down<uint64_t>(offset, kSectorBytes);
   const uint64_t end = std::min(align_up<uint64_t>(offset + length_wanted, kSectorBytes), length());
   unsigned extents = 0;
@@ -198,6 +231,7 @@ io::task<void> ImageFile::reserve(uint64_t offset, uint64_t length_wanted, Inter
     if (!holds) co_await write_again(at, extent.length_bytes, interrupted);
     at += extent.length_bytes;
   }
+  counted.done(end - first);
 }
 
 io::task<void> ImageFile::write_again(uint64_t offset, uint64_t length_wanted,

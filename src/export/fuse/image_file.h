@@ -23,6 +23,7 @@ struct FileSettings {
   bool read_only = false;
   bool others_may_open = false;  // users but the one who mounted: then mode and owner may be changed
   bool only_writer = true;       // nobody writes to the device but through this file
+  exporting::LaneActivity* activity = nullptr;  // of the file's lane; outlives it; null: nobody counts
   std::function<void(const std::string&)> log = nullptr;  // any lane
 };
 
@@ -68,6 +69,7 @@ class ImageFile {
 
  private:
   class Changing;
+  class Counted;
   io::task<void> wait_until_changes_may_start();
   io::task<void> zero(uint64_t offset, uint64_t length, bool may_unmap, Interrupted interrupted);
   io::task<void> reserve(uint64_t offset, uint64_t length, Interrupted interrupted);

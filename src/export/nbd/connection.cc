@@ -47,25 +47,30 @@ io::task<std::optional<Negotiated>> Connection::negotiate() {
 io::task<std::shared_ptr<const exporting::Export>> Connection::shake_hands() {
   try {
     agreed_ = co_await negotiate();
-    if (agreed_) co_return agreed_->exported;
+    if (agreed_) {
+      exported_ = agreed_->exported.get();
+      co_return agreed_->exported;
+    }
   } catch (const std::exception& error) {
     server_.log(fmt::format("a connection ended in its handshake: {}", error.what()));
   }
   co_return nullptr;
 }
 
-io::task<void> Connection::serve() {
+io::task<void> Connection::serve(unsigned lane) {
   const std::string name = agreed_->exported->name;
+  exporting::Activity* const activity = agreed_->exported->activity.get();
   Transmission transmission(
       *channel_, std::move(*agreed_), server_.budget(), server_.settings().limits,
-      [this, &name](const Error& error) { server_.log(fmt::format("export '{}': {}", name, error.what())); });
+      [this, &name](const Error& error) { server_.log(fmt::format("export '{}': {}", name, error.what())); },
+      activity != nullptr ? &activity->lane(lane) : nullptr);
   co_await transmission.run();
   co_await channel_->finish();
 }
 
-io::task<void> Connection::transmit() {
+io::task<void> Connection::transmit(unsigned lane) {
   try {
-    co_await serve();
+    co_await serve(lane);
   } catch (const std::exception& error) {
     server_.log(fmt::format("a connection ended: {}", error.what()));
   }

@@ -22,8 +22,10 @@ class Connection {
 
   // Gives the export that the client chose; null: it got none, and the connection is over. Does not throw.
   io::task<std::shared_ptr<const exporting::Export>> shake_hands();
-  // After that, perhaps on another lane: until the client is gone. Does not throw.
-  io::task<void> transmit();
+  // After that, perhaps on another lane, number `lane`: until the client is gone. Does not throw.
+  io::task<void> transmit(unsigned lane);
+  // The export that it transmits for; null before.
+  const exporting::Export* exported() const noexcept { return exported_; }
 
   // Takes no more requests; transmit() ends when those it has are answered.
   void stop() { cancel_.request(); }
@@ -32,7 +34,7 @@ class Connection {
 
  private:
   io::task<std::optional<Negotiated>> negotiate();
-  io::task<void> serve();
+  io::task<void> serve(unsigned lane);
   io::task<std::unique_ptr<Channel>> start_tls(io::Deadline deadline);
 
   int fd_;
@@ -40,6 +42,7 @@ class Connection {
   io::Cancel cancel_;
   std::unique_ptr<Channel> channel_;
   std::optional<Negotiated> agreed_;
+  const exporting::Export* exported_ = nullptr;
 };
 
 }  // namespace cofre::nbd

@@ -80,7 +80,7 @@ io::task<void> Server::transmit_on(unsigned lane, Connection& connection) {
   ++clients_on_[lane];
   co_await io::enter(lanes_.lane(lane));
   on_lane_[lane].push_back(&connection);
-  if (!stopping()) co_await connection.transmit();
+  if (!stopping()) co_await connection.transmit(lane);
   std::erase(on_lane_[lane], &connection);
   co_await io::enter(lanes_.home());
   --clients_on_[lane];
@@ -93,7 +93,12 @@ io::task<void> Server::serve_client(int fd) {
     on_lane_[0].push_back(&connection);
     if (!stopping()) chosen = co_await connection.shake_hands();
     std::erase(on_lane_[0], &connection);
-    if (chosen) co_await transmit_on(choose_lane(chosen->lane), connection);
+    if (chosen) {
+      const std::shared_ptr<exporting::Activity> activity = chosen->activity;
+      if (activity) activity->client_came();
+      co_await transmit_on(choose_lane(chosen->lane), connection);
+      if (activity) activity->client_went();
+    }
   }
   note_end(chosen != nullptr);
 }
@@ -104,10 +109,11 @@ void Server::note_end(bool was_client) {
   if (was_client && connections_ == 0 && !stopping() && settings_.on_last_client) settings_.on_last_client();
 }
 
-io::task<void> Server::for_each_connection(void (Connection::*action)()) {
+io::task<void> Server::for_each_connection(void (Connection::*action)(), const exporting::Export* exported) {
   for (unsigned lane = 0; lane < lanes_.count(); ++lane) {
     co_await io::enter(lanes_.lane(lane));
-    for (Connection* connection : on_lane_[lane]) (connection->*action)();
+    for (Connection* connection : on_lane_[lane])
+      if (exported == nullptr || connection->exported() == exported) (connection->*action)();
   }
   co_await io::enter(lanes_.home());
 }
@@ -115,7 +121,15 @@ io::task<void> Server::for_each_connection(void (Connection::*action)()) {
 io::task<void> Server::cut_off_late_ones() {
   const io::Deadline deadline = io::Deadline::after_ns(settings_.drain_ns);
   while (connections_ > 0 && deadline.left_ns() > 1) co_await io::sleep_ns(kDrainStepNs);
-  if (connections_ > 0) co_await for_each_connection(&Connection::cut_off);
+  if (connections_ > 0) co_await for_each_connection(&Connection::cut_off, nullptr);
+}
+
+io::task<void> Server::send_away(const exporting::Export* exported, const std::atomic<bool>& gone) {
+  const io::Deadline deadline = io::Deadline::after_ns(settings_.drain_ns);
+  while (!gone.load(std::memory_order_acquire)) {
+    co_await for_each_connection(deadline.left_ns() > 1 ? &Connection::stop : &Connection::cut_off, exported);
+    co_await io::sleep_ns(kDrainStepNs);
+  }
 }
 
 io::task<void> Server::stop() {
@@ -124,7 +138,7 @@ io::task<void> Server::stop() {
   room_.wake_all();
   co_await accepting_.join();
   places_.clear();
-  co_await for_each_connection(&Connection::stop);
+  co_await for_each_connection(&Connection::stop, nullptr);
   if (connections_ > 0) co_await cut_off_late_ones();
   co_await serving_.join();
 }

@@ -45,6 +45,11 @@ class Server {
   void listen(Listener listener);
   const std::vector<std::string>& uris() const noexcept { return uris_; }
 
+  // Ends the connections of the clients of an export that is in no table any more, until it is `gone`: nobody
+  // has it. They get the answers to what they asked; who does not take them in time is cut off. Home lane.
+  io::task<void> send_away(const exporting::Export* exported, const std::atomic<bool>& gone);
+  uint32_t connections() const noexcept { return connections_; }
+
   // Takes no more clients, finishes what those it has had begun, and closes; who does not take the answers in
   // time is cut off. To be awaited before the server is destroyed, once.
   io::task<void> stop();
@@ -69,7 +74,8 @@ class Server {
   io::task<void> transmit_on(unsigned lane, Connection& connection);
   unsigned choose_lane(unsigned preferred) const noexcept;
   void note_end(bool was_client);
-  io::task<void> for_each_connection(void (Connection::*action)());
+  // Of one export, or (null) of all.
+  io::task<void> for_each_connection(void (Connection::*action)(), const exporting::Export* exported);
   io::task<void> cut_off_late_ones();
 
   io::Lanes& lanes_;

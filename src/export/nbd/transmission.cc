@@ -15,16 +15,39 @@ constexpr uint64_t kLargePayloadBytes = 32 * kKiB;
 // Answers that are sent in one system call.
 constexpr size_t kMostGathered = 64;
 
+exporting::Op op_of(const RequestHeader& header) noexcept {
+  switch (static_cast<Command>(header.command)) {
+    case Command::kRead:
+      return exporting::Op::kRead;
+    case Command::kWrite:
+      return exporting::Op::kWrite;
+    case Command::kFlush:
+      return exporting::Op::kFlush;
+    case Command::kTrim:
+      return exporting::Op::kDiscard;
+    case Command::kCache:
+      return exporting::Op::kCache;
+    case Command::kWriteZeroes:
+      return exporting::Op::kWriteZeroes;
+    case Command::kBlockStatus:
+      return exporting::Op::kBlockStatus;
+    case Command::kDisconnect:
+      break;
+  }
+  return exporting::Op::kOther;
+}
+
 }  // namespace
 
 Transmission::Transmission(Channel& channel, Negotiated agreed, Budget& budget, TransmissionLimits limits,
-                           std::function<void(const Error&)> note_fault)
+                           std::function<void(const Error&)> note_fault, exporting::LaneActivity* activity)
     : channel_(channel),
       agreed_(std::move(agreed)),
       budget_(budget),
       limits_(limits),
       note_fault_(std::move(note_fault)),
       device_(*agreed_.exported->device),
+      activity_(activity),
       received_(kReceiveBytes) {
   pieces_.reserve(2 * kMostGathered);
   being_sent_.reserve(kMostGathered);
@@ -95,6 +118,7 @@ io::task<bool> Transmission::take_request() {
     }
   }
   took_since_wait_ = true;
+  if (activity_ != nullptr) request->begun = activity_->begin(op_of(*header));
   if (good) {
     begin_serving(*request);
   } else {
@@ -107,6 +131,8 @@ void Transmission::begin_serving(Request& request) {
   try {
     serve(*this, request);
   } catch (const std::bad_alloc&) {  // no memory for its frame
+    request.fault = Fault::kNoMemory;
+    note_end(request);
     release(request);
     throw;
   }
@@ -190,7 +216,14 @@ void Transmission::release(Request& request) noexcept {
 
 // ---- answering ----
 
+void Transmission::note_end(const Request& request) noexcept {
+  if (activity_ == nullptr) return;
+  const bool has_length = request.begun.op != exporting::Op::kFlush;  // of which it is reserved
+  activity_->end(request.begun, has_length ? request.header.length : 0, request.fault != Fault::kNone);
+}
+
 void Transmission::answer(Request& request) {
+  note_end(request);
   prepare_reply(request);
   request.next = nullptr;
   (replies_tail_ != nullptr ? replies_tail_->next : replies_head_) = &request;

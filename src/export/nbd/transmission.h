@@ -32,9 +32,10 @@ struct TransmissionLimits {
 
 class Transmission {
  public:
-  // All outlive it. `note_fault` hears of requests that failed, on the connection's lane.
+  // All outlive it. `note_fault` hears of requests that failed, on the connection's lane. `activity`: of the
+  // export on this lane; null where nobody counts.
   Transmission(Channel& channel, Negotiated agreed, Budget& budget, TransmissionLimits limits,
-               std::function<void(const Error&)> note_fault);
+               std::function<void(const Error&)> note_fault, exporting::LaneActivity* activity = nullptr);
   ~Transmission();
 
   // Until the client disconnects or breaks the protocol, or its waits are cancelled. What was begun is
@@ -71,6 +72,7 @@ class Transmission {
                            const std::vector<exporting::StatusRun>& runs, bool last);
 
   // ---- answering ----
+  void note_end(const Request& request) noexcept;
   void answer(Request& request);
   void prepare_reply(Request& request);
   void prepare_read_reply(Request& request);
@@ -84,6 +86,7 @@ class Transmission {
   TransmissionLimits limits_;
   std::function<void(const Error&)> note_fault_;
   block::Device& device_;
+  exporting::LaneActivity* const activity_;
 
   AlignedBuffer received_;  // what lies in [begin_, end_) was received and not looked at
   size_t begin_ = 0;
@@ -112,6 +115,7 @@ struct Transmission::Request {
   uint64_t held_bytes = 0;
   uint64_t budgeted_bytes = 0;  // of them, from the budget of all
   Fault fault = Fault::kNone;
+  exporting::LaneActivity::Begun begun;
   std::array<std::byte, 96> reply;
   size_t reply_bytes = 0;
   ConstBytes payload;             // sent behind `reply`

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "block/device.h"
+#include "export/activity.h"
 #include "export/vhost_user_blk/chain.h"
 #include "export/vhost_user_blk/protocol.h"
 
@@ -58,6 +59,7 @@ struct DeviceSettings {
   uint16_t queue_size = 1024;  // the most descriptors that a ring may have
   uint64_t poll_ns = 0;        // so long a queue is looked at without being asked to, after a request
   unsigned first_lane = 0;     // of queue 0; the others follow
+  exporting::Activity* activity = nullptr;  // of the export; outlives everything, null: nobody counts
   std::function<void(const std::string&)> log = nullptr;  // any lane
 };
 
@@ -79,8 +81,8 @@ class BlockDevice {
 
   // Does what the request in `chain` says and writes its status. Throws Error kCorrupt for one that has no
   // place for its header or its status: the driver broke the rules. Changes the chain, which must stay until
-  // then.
-  io::task<RequestStatus> carry_out(Chain& chain);
+  // then. `activity`: of this lane, or null.
+  io::task<RequestStatus> carry_out(Chain& chain, exporting::LaneActivity* activity);
 
   void log(const std::string& line) const {
     if (settings_.log) settings_.log(settings_.name + ": " + line);

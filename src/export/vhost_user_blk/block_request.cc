@@ -83,6 +83,24 @@ void take_front(std::vector<Segment>& segments, Bytes into) {
   segments.erase(segments.begin(), kept);
 }
 
+exporting::Op op_of(RequestType type) noexcept {
+  switch (type) {
+    case RequestType::kIn:
+      return exporting::Op::kRead;
+    case RequestType::kOut:
+      return exporting::Op::kWrite;
+    case RequestType::kFlush:
+      return exporting::Op::kFlush;
+    case RequestType::kDiscard:
+      return exporting::Op::kDiscard;
+    case RequestType::kWriteZeroes:
+      return exporting::Op::kWriteZeroes;
+    case RequestType::kGetId:
+      break;
+  }
+  return exporting::Op::kOther;
+}
+
 std::byte* take_last_byte(std::vector<Segment>& segments) {
   Segment& last = segments.back();
   std::byte* const byte = last.data + --last.length;
@@ -92,12 +110,18 @@ std::byte* take_last_byte(std::vector<Segment>& segments) {
 
 }  // namespace
 
-io::task<RequestStatus> BlockDevice::carry_out(Chain& chain) {
+io::task<RequestStatus> BlockDevice::carry_out(Chain& chain, exporting::LaneActivity* activity) {
   if (total_bytes(chain.readable) < kRequestHeaderBytes || chain.writable.empty())
     fail(ErrorKind::kCorrupt, "a request without room for a header and a status");
   Header header;
   take_front(chain.readable, {reinterpret_cast<std::byte*>(&header), sizeof header});
   std::byte* const status_at = take_last_byte(chain.writable);
+  const exporting::Op op = op_of(header.type);
+  const uint64_t bytes = op == exporting::Op::kRead    ? total_bytes(chain.writable)
+                         : op == exporting::Op::kWrite ? total_bytes(chain.readable)
+                                                       : 0;
+  exporting::LaneActivity::Begun begun;
+  if (activity != nullptr) begun = activity->begin(op);
   RequestStatus status = RequestStatus::kIoError;
   try {
     status = co_await dispatch(header, chain);
@@ -107,6 +131,7 @@ io::task<RequestStatus> BlockDevice::carry_out(Chain& chain) {
   } catch (const std::bad_alloc&) {
     log("no memory for a request");
   }
+  if (activity != nullptr) activity->end(begun, bytes, status != RequestStatus::kOk);
   *status_at = static_cast<std::byte>(status);
   co_return status;
 }

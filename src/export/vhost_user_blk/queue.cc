@@ -163,7 +163,7 @@ void Queue::begin(Request& request) {
 
 io::detail::Detached Queue::serve(Queue& queue, Request& request) {
   try {
-    co_await queue.device_.carry_out(request.chain);
+    co_await queue.device_.carry_out(request.chain, queue.activity_);
     queue.ring_->complete(request.chain, request.written_bytes);
   } catch (const Error& error) {
     queue.break_down(error.what());

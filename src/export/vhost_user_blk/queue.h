@@ -29,7 +29,9 @@ struct QueueStart {
 
 class Queue {
  public:
-  Queue(BlockDevice& device, unsigned index) : device_(device), index_(index) {}
+  // `activity`: of the lane that it lives on, or null.
+  Queue(BlockDevice& device, unsigned index, exporting::LaneActivity* activity)
+      : device_(device), index_(index), activity_(activity) {}
   ~Queue();
 
   bool running() const noexcept { return ring_ != nullptr; }
@@ -64,6 +66,7 @@ class Queue {
 
   BlockDevice& device_;
   const unsigned index_;
+  exporting::LaneActivity* const activity_;
   QueueStart start_;
   std::unique_ptr<Ring> ring_;
   std::vector<std::unique_ptr<Request>> requests_;

@@ -26,12 +26,15 @@ io::task<void> Server::serve_front_ends() {
       co_await io::sleep_ns(kRetryNs);
       continue;
     }
+    exporting::Activity* const activity = device_.settings().activity;
+    if (activity != nullptr) activity->client_came();
     Session session(OwnedFd(static_cast<int>(accepted)), device_, lanes_, cancel_);
     try {
       co_await session.run();
     } catch (const std::exception& error) {
       device_.log(fmt::format("the front end is cut off: {}", error.what()));
     }
+    if (activity != nullptr) activity->client_went();
   }
 }
 

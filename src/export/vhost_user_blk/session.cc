@@ -13,7 +13,7 @@ Session::Session(OwnedFd socket, BlockDevice& device, io::Lanes& lanes, io::Canc
       memory_(std::make_shared<GuestMemory>()) {
   device_.reset();
   for (unsigned i = 0; i < device_.settings().queues; ++i)
-    vrings_.push_back(std::make_unique<Vring>(device_, i));
+    vrings_.push_back(std::make_unique<Vring>(device_, i, activity_of(i)));
 }
 
 io::task<void> Session::run() {
@@ -116,9 +116,17 @@ Session::Vring& Session::vring(uint64_t index) {
   return *vrings_[index];
 }
 
+unsigned Session::lane_number(unsigned queue) const noexcept {
+  return (device_.settings().first_lane + queue) % lanes_.count();
+}
+
 io::Reactor& Session::lane_of(const Vring& vring) {
-  const unsigned index = device_.settings().first_lane + vring.index;
-  return lanes_.lane(index % lanes_.count());
+  return lanes_.lane(lane_number(vring.index));
+}
+
+exporting::LaneActivity* Session::activity_of(unsigned queue) {
+  exporting::Activity* const activity = device_.settings().activity;
+  return activity != nullptr ? &activity->lane(lane_number(queue)) : nullptr;
 }
 
 void Session::require_stopped(const Vring& vring, Message message) const {

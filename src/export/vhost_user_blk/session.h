@@ -25,7 +25,8 @@ class Session {
  private:
   // A queue, and what the front end said of it.
   struct Vring {
-    Vring(BlockDevice& device, unsigned number) : queue(device, number), index(number) {}
+    Vring(BlockDevice& device, unsigned number, exporting::LaneActivity* activity)
+        : queue(device, number, activity), index(number) {}
     // All that was said.
     void forget() noexcept;
 
@@ -84,7 +85,9 @@ class Session {
 
   bool has(uint64_t feature) const noexcept { return (features_ & feature) != 0; }
   Vring& vring(uint64_t index);
+  unsigned lane_number(unsigned queue) const noexcept;
   io::Reactor& lane_of(const Vring& vring);
+  exporting::LaneActivity* activity_of(unsigned queue);
   void require_stopped(const Vring& vring, Message message) const;
   bool any_running() const noexcept;
   void require_all_stopped(Message message) const;

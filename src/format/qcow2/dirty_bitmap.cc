@@ -56,8 +56,11 @@ void DirtyBitmap::set(uint64_t begin, uint64_t end) noexcept {
   }
 }
 
-void DirtyBitmap::clear() {
-  words_ = make_words(bits());
+// In its place: others may be looking.
+void DirtyBitmap::clear() noexcept {
+  const uint64_t count = div_ceil(bits(), kWordBits);
+  for (uint64_t index = 0; index < count; ++index)
+    if (word(index) != 0) std::atomic_ref<uint64_t>(words_[index]).store(0, std::memory_order_relaxed);
 }
 
 void DirtyBitmap::merge(const DirtyBitmap& other) noexcept {

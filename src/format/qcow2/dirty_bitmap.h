@@ -1,7 +1,7 @@
 // The bits of one dirty bitmap in memory: bit n stands for the guest's bytes from n * granularity on.
 //
-// set() and the queries may be called from any lane, beside each other; all else is for when nobody else is
-// there. Memory that holds no set bit is not touched, so a clean bitmap costs address space only.
+// set(), clear() and the queries may be called from any lane, beside each other; all else is for when nobody
+// else is there. Memory that holds no set bit is not touched, so a clean bitmap costs address space only.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class DirtyBitmap {
 
   // Marks the guest's bytes [begin, end), which lie on the disk, dirty. Neither waits nor allocates.
   void set(uint64_t begin, uint64_t end) noexcept;
-  void clear();
+  void clear() noexcept;
   // Marks what is dirty in `other`, a bitmap of a disk of the same length but perhaps of another granularity.
   void merge(const DirtyBitmap& other) noexcept;
   // The disk has another length now; new bytes are clean.
