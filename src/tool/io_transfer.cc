@@ -122,7 +122,7 @@ void check_compressed(const block::Device& device, ByteRange range) {
 
 io::task<void> write_bytes(IoImage& image, const CommandWords& words, ByteRange range,
                            const Filling& filling) {
-  const block::WriteFlags flags = {.fua = words.has('f'), .compressed = words.has('c')};
+  const block::WriteFlags flags = {.fua = words.has('f'), .compressed = words.has('c'), .no_overwrite = true};
   qcow2::Image* const vm_state = words.has('b') ? &vm_state_of(image) : nullptr;
   if (flags.compressed && vm_state == nullptr) check_compressed(image.device(), range);
   AlignedBuffer buffer(std::clamp<uint64_t>(range.length, 1, kPieceBytes));
