@@ -184,11 +184,14 @@ void check_compression(const image::CreatePlan& plan) {
          "length");
 }
 
+constexpr uint64_t kLargestSparseBytes = 16 * kMiB;
+
 uint64_t parse_sparse_size(const std::string& text) {
   const uint64_t bytes = image::parse_size(text, "sparse size");
-  if (bytes % kSectorBytes != 0)
-    fail(ErrorKind::kInvalidArgument, "-S {}: a sparse size is a multiple of {} bytes, or 0", text,
-         kSectorBytes);
+  if (bytes % kSectorBytes != 0 || bytes > kLargestSparseBytes)
+    fail(ErrorKind::kInvalidArgument,
+         "-S {}: a sparse size is a multiple of {} bytes up to {}, or 0 to write everything as data", text,
+         kSectorBytes, kLargestSparseBytes);
   return bytes;
 }
 
@@ -375,7 +378,8 @@ int run_convert(const Session& session, const std::vector<std::string>& argument
       "only when it is complete; an existing one is replaced then.");
   declare(line, given);
   line.parse(arguments);
-  if (print_options_help(given.options, given.target_format.value_or("raw"))) return 0;
+  if (print_options_help(given.options, given.target_format.value_or("raw"), given.names.size() > 1))
+    return 0;
   check_arguments(line, given);
   image::Secrets secrets = given.secrets.secrets();
   io::Lanes lanes;
