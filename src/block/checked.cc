@@ -28,6 +28,7 @@ class CheckedDevice final : public Device {
   uint64_t length_bytes() const override { return inner_->length_bytes(); }
   Device* backing() const override { return inner_->backing(); }
   std::optional<uint64_t> allocated_bytes() const override { return inner_->allocated_bytes(); }
+  void raise(Event event) override { inner_->raise(event); }
 
   io::task<void> read(uint64_t offset, Bytes destination) override {
     check(offset, destination.size(), /*extends=*/false);

@@ -110,11 +110,11 @@ struct LuksPlace {
   uint64_t area_bytes;
 };
 
-// Tries what was typed for an image above in the chain, so that one passphrase of a whole chain is asked for
-// once. (With the legacy aes nothing would tell that it is the wrong one.)
-io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, const LayerOptions& options,
-                                                           const OpenPolicy& policy,
-                                                           const std::string& label) {
+// Tries what opened an image above in the chain, so that one passphrase of a whole chain is asked for, or
+// named by its id, once. (With the legacy aes nothing would tell that it is the wrong one.)
+io::task<std::optional<luks::Luks1Volume>> unlock_as_before(LuksPlace place, const LayerOptions& options,
+                                                            const OpenPolicy& policy,
+                                                            const std::string& label) {
   if (options.key_secret) co_return std::nullopt;
   const std::optional<ConstBytes> likely = policy.secrets->likely_answer(label);
   if (!likely) co_return std::nullopt;
@@ -127,13 +127,17 @@ io::task<std::optional<luks::Luks1Volume>> unlock_as_above(LuksPlace place, cons
 }
 
 io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const OpenPolicy& policy,
-                      const std::string& label, bool is_top) {
+                      const std::string& label) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
-  if (const auto& place = image.header().crypt_header; place && !is_top) {
-    const std::optional<luks::Luks1Volume> volume =
-        co_await unlock_as_above({image.file(), place->offset, place->length_bytes}, options, policy, label);
-    if (volume) co_return image.unlock(*volume);
+  if (const auto& place = image.header().crypt_header; place) {
+    std::optional<luks::Luks1Volume> volume =
+        co_await unlock_as_before({image.file(), place->offset, place->length_bytes}, options, policy, label);
+    if (volume) {
+      image.unlock(*volume);
+      if (policy.unlocked != nullptr) *policy.unlocked = std::move(*volume);
+      co_return;
+    }
   }
   const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
   if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
@@ -270,7 +274,7 @@ io::task<std::unique_ptr<block::Device>> open_qcow2(Walk& walk, std::unique_ptr<
   check_qcow2_settings(settings, image->header());
   check_encrypt_format(*image, options);
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  co_await unlock(*image, options, policy, label, index == 0);
+  co_await unlock(*image, options, policy, label);
   co_await attach_data_file(walk, *image, options, policy, index);
   co_await attach_backing(walk, *image, std::move(options), policy);
   if (policy.snapshot) co_await image->show_snapshot(choose_snapshot(*image, *policy.snapshot));
@@ -305,20 +309,16 @@ io::task<std::unique_ptr<block::Device>> open_detached_header(Walk& walk, Node& 
 }
 
 io::task<std::unique_ptr<luks::LuksContainer>> open_container(LuksFiles files, const LayerOptions& options,
-                                                              const OpenPolicy& policy, bool is_top) {
+                                                              const OpenPolicy& policy) {
   const std::string label = policy.label.empty() ? options.path : policy.label;
-  if (!is_top) {
-    const std::optional<luks::Luks1Volume> volume =
-        co_await unlock_as_above({files.holding_header(), 0, 0}, options, policy, label);
-    if (volume)
-      co_return co_await luks::LuksContainer::open(std::move(files.payload), *volume, !policy.writable,
-                                                   std::move(files.header));
-  }
-  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-  luks::Luks1Volume volume = co_await luks::luks1_unlock(files.holding_header(), 0, 0, passphrase);
-  auto container = co_await luks::LuksContainer::open(std::move(files.payload), volume, !policy.writable,
+  std::optional<luks::Luks1Volume> volume =
+      co_await unlock_as_before({files.holding_header(), 0, 0}, options, policy, label);
+  if (!volume)
+    volume = co_await luks::luks1_unlock(files.holding_header(), 0, 0,
+                                         policy.secrets->choose(options.key_secret, label));
+  auto container = co_await luks::LuksContainer::open(std::move(files.payload), *volume, !policy.writable,
                                                       std::move(files.header));
-  if (policy.unlocked != nullptr) *policy.unlocked = std::move(volume);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(*volume);
   co_return container;
 }
 
@@ -333,7 +333,7 @@ io::task<std::unique_ptr<block::Device>> open_luks(Walk& walk, Node& node, Layer
     container = co_await luks::LuksContainer::open(std::move(files.payload), *policy.volume, !policy.writable,
                                                    std::move(files.header));
   } else {
-    container = co_await open_container(std::move(files), options, policy, index == 0);
+    container = co_await open_container(std::move(files), options, policy);
   }
   walk.chain[index].luks = container.get();
   walk.chain[index].device = container.get();

@@ -221,14 +221,18 @@ ConstBytes Secrets::for_image(const std::string& image, bool creating) {
 }
 
 std::optional<ConstBytes> Secrets::likely_answer(const std::string& image) const {
-  if (default_ || asked_.empty() || asked_.contains(image)) return std::nullopt;
-  return asked_.find(asked_last_)->second.bytes();
+  if (default_ || asked_.contains(image)) return std::nullopt;
+  if (!asked_.empty()) return asked_.find(asked_last_)->second.bytes();
+  if (!chosen_last_.empty()) return find(chosen_last_);
+  return std::nullopt;
 }
 
 ConstBytes Secrets::choose(const std::optional<std::string>& id, const std::string& image, bool creating) {
   if (!id) return for_image(image, creating);
   try {
-    return find(*id);
+    const ConstBytes chosen = find(*id);
+    chosen_last_ = *id;
+    return chosen;
   } catch (const Error& error) {
     throw error.with_context(fmt::format("'{}'", image));
   }

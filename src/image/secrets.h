@@ -50,8 +50,9 @@ class Secrets {
   // The passphrase for an image that names none: the default, or the answer of the prompt, asked once an
   // image. Throws Error kMissingSecret that names the image and the ways to give a passphrase.
   ConstBytes for_image(const std::string& image, bool creating = false);
-  // The answer that the prompt gave last: of an image above this one in a chain, which often has the same.
-  // Nothing where nobody was asked, or would be asked for `image`.
+  // What an image above this one in a chain was opened with, which is often the same: the answer that the
+  // prompt gave last, else the secret that was chosen last by its id. Nothing where there is neither, or
+  // `image` has a passphrase by itself.
   std::optional<ConstBytes> likely_answer(const std::string& image) const;
   // find(*id), naming the image when there is none, or for_image() without an id.
   ConstBytes choose(const std::optional<std::string>& id, const std::string& image, bool creating = false);
@@ -59,7 +60,8 @@ class Secrets {
  private:
   std::map<std::string, crypto::SecretBytes, std::less<>> by_id_;
   std::map<std::string, crypto::SecretBytes, std::less<>> asked_;
-  std::string asked_last_;  // a key of asked_, if that is not empty
+  std::string asked_last_;   // a key of asked_, if that is not empty
+  std::string chosen_last_;  // a key of by_id_, if it is not empty
   std::optional<crypto::SecretBytes> default_;
   Objects objects_;
   Prompt prompt_;

@@ -117,49 +117,49 @@ io::task<void> FaultDevice::pass(RequestKind kind, uint64_t offset, uint64_t len
 
 io::task<void> FaultDevice::read(uint64_t offset, Bytes destination) {
   co_await pass(RequestKind::kRead, offset, destination.size());
-  co_await inner_->read(offset, destination);
+  co_await inner().read(offset, destination);
 }
 
 io::task<void> FaultDevice::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   const Verdict verdict = judge(RequestKind::kWrite, offset, source.size());
   if (verdict.delay_ns > 0) co_await io::sleep_ns(verdict.delay_ns);
   if (verdict.errno_value == 0) {
-    co_await inner_->write(offset, source, flags);
+    co_await inner().write(offset, source, flags);
     co_return;
   }
   const uint64_t half = align_down<uint64_t>(source.size() / 2, limits().request_alignment);
-  if (verdict.tears && half > 0) co_await inner_->write(offset, source.first(half));
+  if (verdict.tears && half > 0) co_await inner().write(offset, source.first(half));
   throw_fault(RequestKind::kWrite, offset, source.size(), verdict.errno_value);
 }
 
 io::task<void> FaultDevice::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {
   co_await pass(RequestKind::kWriteZeroes, offset, length);
-  co_await inner_->write_zeroes(offset, length, flags);
+  co_await inner().write_zeroes(offset, length, flags);
 }
 
 io::task<void> FaultDevice::discard(uint64_t offset, uint64_t length) {
   co_await pass(RequestKind::kDiscard, offset, length);
-  co_await inner_->discard(offset, length);
+  co_await inner().discard(offset, length);
 }
 
 io::task<void> FaultDevice::flush() {
   co_await pass(RequestKind::kFlush, 0, 0);
-  co_await inner_->flush();
+  co_await inner().flush();
 }
 
 io::task<block::Extent> FaultDevice::map(uint64_t offset, uint64_t length) {
   co_await pass(RequestKind::kMap, offset, length);
-  co_return co_await inner_->map(offset, length);
+  co_return co_await inner().map(offset, length);
 }
 
 io::task<void> FaultDevice::resize(uint64_t length) {
   co_await pass(RequestKind::kResize, 0, length);
-  co_await inner_->resize(length);
+  co_await inner().resize(length);
 }
 
 io::task<void> FaultDevice::close() {
   const Verdict verdict = judge(RequestKind::kClose, 0, 0);
-  co_await inner_->close();
+  co_await inner().close();
   if (verdict.errno_value != 0) throw_fault(RequestKind::kClose, 0, 0, verdict.errno_value);
 }
 

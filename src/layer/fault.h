@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "block/device.h"
+#include "layer/filter.h"
 
 namespace cofre::layer {
 
@@ -51,10 +51,10 @@ struct Fault {
 };
 
 // Any lane may send requests and change the rules.
-class FaultDevice final : public block::Device {
+class FaultDevice final : public Filter {
  public:
   explicit FaultDevice(std::unique_ptr<block::Device> inner, uint64_t seed = 0)
-      : inner_(std::move(inner)), random_(seed) {}
+      : Filter(std::move(inner)), random_(seed) {}
 
   void add(const Fault& fault);
   // Of the requests of `kinds`, counted from now and from 0, the `number`th fails, and only that.
@@ -69,13 +69,8 @@ class FaultDevice final : public block::Device {
   uint64_t requests(RequestKind kind) const;
   uint64_t requests() const;
   uint64_t failures() const;
-  block::Device& inner() noexcept { return *inner_; }
+  using Filter::inner;
 
-  const std::string& name() const override { return inner_->name(); }
-  const block::Limits& limits() const override { return inner_->limits(); }
-  uint64_t length_bytes() const override { return inner_->length_bytes(); }
-  block::Device* backing() const override { return inner_->backing(); }
-  std::optional<uint64_t> allocated_bytes() const override { return inner_->allocated_bytes(); }
   io::task<void> read(uint64_t offset, Bytes destination) override;
   io::task<void> write(uint64_t offset, ConstBytes source, block::WriteFlags flags = {}) override;
   io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags = {}) override;
@@ -109,7 +104,6 @@ class FaultDevice final : public block::Device {
   io::task<void> pass(RequestKind kind, uint64_t offset, uint64_t length);
   [[noreturn]] void throw_fault(RequestKind kind, uint64_t offset, uint64_t length, int errno_value) const;
 
-  std::unique_ptr<block::Device> inner_;
   mutable std::mutex mutex_;  // over all below
   std::mt19937_64 random_;
   std::vector<Rule> rules_;

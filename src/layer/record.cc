@@ -30,37 +30,37 @@ void RecordDevice::end(size_t index) {
 io::task<void> RecordDevice::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   const size_t index =
       start({Kind::kBytes, offset, source.size(), {source.begin(), source.end()}, flags.fua});
-  co_await inner_->write(offset, source, flags);
+  co_await inner().write(offset, source, flags);
   end(index);
 }
 
 io::task<void> RecordDevice::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {
   const size_t index = start({Kind::kZeroes, offset, length, {}, flags.fua});
-  co_await inner_->write_zeroes(offset, length, flags);
+  co_await inner().write_zeroes(offset, length, flags);
   end(index);
 }
 
 io::task<void> RecordDevice::discard(uint64_t offset, uint64_t length) {
   const size_t index = start({Kind::kDiscard, offset, length, {}, false});
-  co_await inner_->discard(offset, length);
+  co_await inner().discard(offset, length);
   end(index);
 }
 
 io::task<void> RecordDevice::flush() {
   const size_t index = start({Kind::kFlush, 0, 0, {}, false});
-  co_await inner_->flush();
+  co_await inner().flush();
   end(index);
 }
 
 io::task<void> RecordDevice::resize(uint64_t length) {
   const size_t index = start({Kind::kResize, 0, length, {}, false});
-  co_await inner_->resize(length);
+  co_await inner().resize(length);
   end(index);
 }
 
 io::task<void> RecordDevice::close() {
   const size_t index = start({Kind::kFlush, 0, 0, {}, false});
-  co_await inner_->close();
+  co_await inner().close();
   end(index);
 }
 

@@ -9,17 +9,17 @@
 #include <random>
 #include <vector>
 
-#include "block/device.h"
+#include "layer/filter.h"
 #include "storage/memory.h"
 
 namespace cofre::layer {
 
 // Any lane may send requests; replays are for when none is in flight. Keeps all that is written in memory.
-class RecordDevice final : public block::Device {
+class RecordDevice final : public Filter {
  public:
   // The content of `inner` counts as durable; `initial` is a copy of it that replays start from.
   RecordDevice(std::unique_ptr<block::Device> inner, std::vector<std::byte> initial)
-      : inner_(std::move(inner)), initial_(std::move(initial)) {}
+      : Filter(std::move(inner)), initial_(std::move(initial)) {}
 
   // Moments of the run: each start and each end of a change or a flush is one.
   uint64_t moments() const;
@@ -29,21 +29,10 @@ class RecordDevice final : public block::Device {
   // fua) promised; of each other write that had started any of its sectors, of each resize all or nothing.
   std::unique_ptr<storage::MemoryDevice> replay(uint64_t moments, std::mt19937_64& random) const;
 
-  const std::string& name() const override { return inner_->name(); }
-  const block::Limits& limits() const override { return inner_->limits(); }
-  uint64_t length_bytes() const override { return inner_->length_bytes(); }
-  block::Device* backing() const override { return inner_->backing(); }
-  std::optional<uint64_t> allocated_bytes() const override { return inner_->allocated_bytes(); }
-  io::task<void> read(uint64_t offset, Bytes destination) override {
-    return inner_->read(offset, destination);
-  }
   io::task<void> write(uint64_t offset, ConstBytes source, block::WriteFlags flags = {}) override;
   io::task<void> write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags = {}) override;
   io::task<void> discard(uint64_t offset, uint64_t length) override;
   io::task<void> flush() override;
-  io::task<block::Extent> map(uint64_t offset, uint64_t length) override {
-    return inner_->map(offset, length);
-  }
   io::task<void> resize(uint64_t length) override;
   io::task<void> close() override;
 
@@ -63,7 +52,6 @@ class RecordDevice final : public block::Device {
   void end(size_t index);
   bool durable(const Entry& entry, uint64_t moment) const;
 
-  std::unique_ptr<block::Device> inner_;
   std::vector<std::byte> initial_;
   mutable std::mutex mutex_;  // over all below
   std::vector<Entry> entries_;

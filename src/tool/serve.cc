@@ -54,7 +54,7 @@ void declare(CommandLine& line, ServeArguments& into) {
   line.values("-B,--bitmap", into.bitmaps, "NAME",
               "Tell clients of a persistent dirty bitmap (qemu:dirty-bitmap:NAME)");
   line.value("-e,--shared", into.shared, "N",
-             "At most N clients at a time; others wait. 0 (default): 100, the most there are");
+             "At most N clients at a time (up to 10000); others wait. 0 (default): 100");
   line.flag("-t,--persistent", into.persistent, "Go on when the last client is gone (the default)");
   line.flag("--once", into.once, "End when the last client is gone");
   line.value("--cache", into.cache, "MODE",

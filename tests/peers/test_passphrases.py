@@ -79,6 +79,22 @@ class SecretObjects(PassphraseCase):
                                self.path("c.qcow2"), "1M"))
         self.assertNotIn(WORD, result.out + result.err)
 
+    def test_one_secret_for_a_chain(self):
+        """A LUKS layer that names no secret is tried with the one before it; with another passphrase it wants its own."""
+        other = self.secret("another", "other")
+        for name, word, below in (("base", self.word_file, []), ("top", self.word_file, ["-b", "base", "-F", "qcow2"]),
+                                  ("strange", other, ["-b", "base", "-F", "qcow2"])):
+            self.ok(cofre("create", "-q", "--passphrase-file", word, "-f", "qcow2", *below,
+                          "-o", "encrypt.format=luks,encrypt.iter-time=10", self.path(name), *([] if below else ["1M"])))
+        self.ok(cofre("io", "--passphrase-file", self.word_file, "-c", "write -P 7 0 64k", self.path("base")))
+        top = Image(self.path("top"), "qcow2", self.word_file)
+        self.ok(cofre("io", *top.args(), "-c", "read -P 7 0 64k"))
+        out = self.path("out")
+        self.ok(cofre("convert", *top.object_args(), "--image-opts", "-O", "raw", top.opts(), out))
+        self.assertEqual(self.read_file(out)[:1], b"\7")
+        strange = Image(self.path("strange"), "qcow2", other)
+        self.refused(cofre("io", *strange.args(), "-c", "read 0 64k"), "base", "passphrase")
+
     def test_malformed_secret_is_not_shown(self):
         socket = self.path("socket")
         commands = ((COFRE, "info"), (COFRE, "serve", "--nbd", f"unix:{socket}"), (OUR_QEMU_NBD, "-k", socket))

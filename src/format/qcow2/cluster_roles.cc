@@ -85,7 +85,8 @@ class LayoutWalk {
       fail(ErrorKind::kCancelled, "the examination of '{}' was cancelled", state_.name);
   }
 
-  // Metadata at [offset, offset + length), and the unused rest of its last cluster.
+  // Metadata at [offset, offset + length), and the unused rest of its last cluster. False, and a broken
+  // reference: it does not lie in the file.
   bool metadata(uint64_t offset, uint64_t length, const std::string& what, uint8_t roles = kRoleMetadata) {
     if (length == 0) return true;
     if (!in_file(offset, length)) {
@@ -122,10 +123,11 @@ class LayoutWalk {
   void add_table(uint64_t l1_entry, uint8_t roles, uint64_t guest) {
     const uint64_t offset = l1_entry & kOffsetMask;
     if (offset == 0) return;
-    if (!is_aligned(offset, cluster_bytes()) || !metadata(offset, cluster_bytes(), "L2 table")) {
+    if (!is_aligned(offset, cluster_bytes())) {
       ++layout_.broken_references;
       return;
     }
+    if (!metadata(offset, cluster_bytes(), "L2 table")) return;
     tables_.push_back({offset, roles, guest});
     if (tables_.size() >= merge_at_) merge_tables();
   }
@@ -142,10 +144,11 @@ class LayoutWalk {
     RangeSum entries;  // tables laid over each other are read once
     for (const SnapshotEntry& snapshot : state_.snapshots) {
       const uint64_t bytes = uint64_t{snapshot.l1_entries} * 8;
-      if (bytes > kMaxL1Bytes || !metadata(snapshot.l1_table_offset, bytes, "snapshot's L1 table")) {
+      if (bytes > kMaxL1Bytes) {
         ++layout_.broken_references;
         continue;
       }
+      if (!metadata(snapshot.l1_table_offset, bytes, "snapshot's L1 table")) continue;
       entries.add(snapshot.l1_table_offset, snapshot.l1_table_offset + bytes);
     }
     co_await for_each_word(entries, [this](uint64_t word) { add_table(word, kRoleSnapshot, 0); });

@@ -76,13 +76,13 @@ ModelRig::Request ModelRig::random_request() {
   request.offset = random_() % model_.size() / unit * unit;
   request.length = std::min((random_() % most / unit + 1) * unit, model_.size() - request.offset);
   if (request.kind == Kind::kWrite) {
-    if (compresses() && random_() % 4 == 0) make_compressed(request);
+    if (plain() && random_() % 4 == 0) make_compressed(request);
     fill(request);
   }
   return request;
 }
 
-bool ModelRig::compresses() const {
+bool ModelRig::plain() const {
   return shape_.create.encryption == CryptMethod::kNone && !shape_.create.data_file;
 }
 
@@ -207,7 +207,11 @@ CheckResult ModelRig::check_over(block::Device& file) {
 }
 
 void ModelRig::check_over_unless_dirty(block::Device& file) {
-  if (!open_over(file, data_file_, /*for_check=*/true)->is_dirty()) check_over(file);
+  if (!is_dirty(file)) check_over(file);
+}
+
+bool ModelRig::is_dirty(block::Device& file) {
+  return open_over(file, data_file_, /*for_check=*/true)->is_dirty();
 }
 
 void ModelRig::expect_clean() {

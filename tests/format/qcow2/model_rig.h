@@ -60,6 +60,10 @@ class ModelRig {
   // The same, but the refcounts of a dirty image need not be right.
   void check_over_unless_dirty(block::Device& file);
 
+  bool is_dirty(block::Device& file);
+  // Neither encrypted nor with a data file.
+  bool plain() const;
+
   // A random request's range and its outcome. Discards and zeroes are told apart from writes by `kind`.
   enum class Kind { kWrite, kZero, kDiscard };
   struct Request {
@@ -81,7 +85,6 @@ class ModelRig {
  private:
   io::task<std::unique_ptr<Image>> opening(block::Device& file, block::Device& data_file,
                                            OpenOptions options);
-  bool compresses() const;
   void make_compressed(Request& request);
   void fill(Request& request);
   uint64_t cluster_bytes() const { return uint64_t{1} << shape_.create.cluster_bits; }
