@@ -212,6 +212,7 @@ job::ConvertOptions make_options(const Session& session, const ConvertArguments&
   if (given.rate) options.bytes_per_second = image::parse_size(*given.rate, "rate limit");
   if (given.salvage) options.unreadable = tell_unreadable(session, given.quiet);
   options.compressed = given.compressed;
+  options.no_overwrite = !session.is_cofre();  // as qemu-img, which cannot replace a cluster so
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
   // Compressed clusters are packed side by side, and written as they are done.
   options.out_of_order = given.out_of_order || given.compressed;
