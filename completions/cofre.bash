@@ -2,7 +2,7 @@
 
 _cofre_options() {
   local secrets="--object --passphrase-file --passphrase-fd -h --help"
-  local source="-f --format --image-opts -U --force-share"
+  local source="-f --format --image-opts -U --force-share --untrusted --allow-backing --trusted"
   case $1 in
     create) echo "-f --format -o -b -F -u -q $secrets" ;;
     convert) echo "$source -l -O -o -B -F -n --target-image-opts --target-is-zero --bitmaps --skip-broken-bitmaps -S -t -T -m -W -C -r --salvage -c -p -q --stats $secrets" ;;
@@ -12,7 +12,7 @@ _cofre_options() {
     compare) echo "$source -F -s -T -p -q $secrets" ;;
     amend) echo "-f --format --image-opts -o --add-passphrase --change-passphrase --remove-passphrase --new-passphrase-file --new-passphrase-fd --iter-time --force -t -p -q $secrets" ;;
     measure) echo "$source --size -O -o -l --output $secrets" ;;
-    resize) echo "-f --format --image-opts --shrink --preallocation -q --quiet $secrets" ;;
+    resize) echo "-f --format --image-opts --untrusted --allow-backing --trusted --shrink --preallocation -q --quiet $secrets" ;;
     dd) echo "$source -O $secrets" ;;
     rebase) echo "$source -b -F -u -c --compress -t -T -p -q $secrets" ;;
     commit) echo "-f --format --image-opts -b -d -t -r -p -q $secrets" ;;

@@ -40,9 +40,13 @@ complete -c cofre -n '__cofre_is create' -s f -l format -x -a $formats -d 'Forma
 
 # Several commands.
 set -l readers '__cofre_is convert info check audit compare measure dd map rebase snapshot serve doctor io bench'
+set -l untrusting '__cofre_is convert info check audit compare measure resize dd map rebase snapshot serve doctor io bench'
 complete -c cofre -n $readers -s f -l format -x -a $sources -d 'Format of the image'
 complete -c cofre -n $readers -l image-opts -d 'Images are named by options'
 complete -c cofre -n $readers -s U -l force-share -d 'Read what another process may be writing'
+complete -c cofre -n $untrusting -l untrusted -d 'Open no file that the header names'
+complete -c cofre -n $untrusting -l allow-backing -x -a '(__fish_complete_directories)' -d 'But those in this folder'
+complete -c cofre -n $untrusting -l trusted -d 'Open whatever the header names'
 complete -c cofre -n '__cofre_is create convert check audit compare rebase commit snapshot bench' -s q -d 'Print nothing but errors'
 complete -c cofre -n '__cofre_is convert check audit compare rebase commit bench' -s p -d 'Show progress'
 complete -c cofre -n '__cofre_is convert check audit compare rebase' -s T -x -a $caches -d 'Cache mode'

@@ -210,7 +210,7 @@ io::task<NewVolume> create_qcow2(const CreatePlan& plan, TargetFile& target, Sec
 io::task<NewVolume> create_elsewhere(const CreatePlan& plan, TargetFile& target, Secrets& secrets,
                                      CacheMode cache) {
   const OpenPolicy policy = {.writable = true, .cache = cache, .secrets = &secrets};
-  Walk walk{.policy = policy, .files = {}, .chain = {}};
+  Walk walk{.policy = policy, .files = {}, .chain = {}, .references = {}};
   Options options = parse_image_name(plan.path).options.take_prefix("file");
   Node node = co_await open_storage(walk, std::move(options), policy, plan.path);
   if (plan.format == Format::kLuks)

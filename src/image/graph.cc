@@ -65,7 +65,7 @@ io::task<Node> open_nested_image(Walk& walk, Options options, OpenPolicy policy,
   policy.volume = nullptr;
   policy.unlocked = nullptr;
   policy.writable_backing.reset();
-  Walk nested{.policy = policy, .files = walk.files, .chain = {}};
+  Walk nested{.policy = policy, .files = walk.files, .chain = {}, .references = walk.references};
   Node node = co_await open_layer(nested, image_name_of(std::move(options), what), policy);
   walk.files = std::move(nested.files);
   // It took its locks.

@@ -11,6 +11,7 @@ struct Walk {
   OpenPolicy policy;
   std::vector<storage::FileDevice::Identity> files;
   std::vector<Layer> chain;
+  References references;
 };
 
 // One image and what is below it in its chain (open.cc): its layers are added to the walk. The device is the

@@ -18,6 +18,7 @@
 
 #include "image/options.h"
 #include "image/probe.h"
+#include "image/references.h"
 
 namespace cofre::image {
 
@@ -26,6 +27,7 @@ struct ImageName {
   Options options;               // the tree above, without the driver
   std::optional<Format> format;  // of the driver or -f
   std::string driver = {};       // one that is no format
+  References references = {};    // of the top of a chain: what it and the images below it may name
 };
 
 // A path, a name with a protocol (protocol_name.h) or "json:{...}", whose driver `format` overrules. Throws

@@ -174,6 +174,7 @@ io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& o
          options.path);
   if (options.data_file.empty()) {
     ImageName name = parse_header_name(resolve_beside(options.path, *named), Format::kRaw);
+    walk.references.require_all(name.options, options.path, "data file");
     options.data_file = take_child(name.options, "file", options.path);
   }
   const std::string what = fmt::format("data file of '{}'", options.path);
@@ -189,7 +190,7 @@ io::task<void> attach_data_file(Walk& walk, qcow2::Image& image, LayerOptions& o
 }
 
 // The name of what lies below, or nothing.
-std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& options) {
+std::optional<ImageName> backing_name(const Walk& walk, const qcow2::Image& image, LayerOptions& options) {
   const qcow2::Header& header = image.header();
   if (options.backing_given && options.backing.empty()) return std::nullopt;
   if (options.backing.has_prefix("file") || (!options.backing.empty() && !header.backing_file))
@@ -211,6 +212,7 @@ std::optional<ImageName> backing_name(const qcow2::Image& image, LayerOptions& o
          options.path, *said);
   if (said && !format) format = Format::kRaw;  // of a bare file or other storage
   ImageName name = parse_header_name(resolve_beside(options.path, named), format);
+  walk.references.require_all(name.options, options.path, "backing file");
   name.options.merge(options.backing);
   return name;
 }
@@ -242,7 +244,7 @@ io::task<void> attach_backing(Walk& walk, qcow2::Image& image, LayerOptions opti
   if (policy.no_backing) co_return;
   std::unique_ptr<block::Device> backing;
   try {
-    std::optional<ImageName> name = backing_name(image, options);
+    std::optional<ImageName> name = backing_name(walk, image, options);
     if (!name) co_return;
     OpenPolicy below = policy_below(policy);
     below.writable = is_writable_backing(walk, *name, options.path);
@@ -347,7 +349,8 @@ io::task<std::unique_ptr<block::Device>> open_foreign_layer(Walk& walk, std::uni
                                 .path = options.path,
                                 .has_folder = options.on_host,
                                 .extent_files = extent_file_options(policy),
-                                .vpc_size = options.vpc_size};
+                                .vpc_size = options.vpc_size,
+                                .references = walk.references};
   std::unique_ptr<foreign::Image> image = co_await open_foreign(source, std::move(file));
   walk.chain[index].foreign = image.get();
   walk.chain[index].device = image.get();
@@ -458,6 +461,7 @@ io::task<Node> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
   options.path = shown_name(node);
   options.on_host = node.host_file != nullptr;
   refuse_loop(walk, node, options.path);
+  if (walk.chain.empty()) walk.references = walk.references.of(options.on_host ? options.path : "");
   const Format format = name.format ? *name.format : co_await probe_format(*node.device);
   describe_layer(node, format, name.options);
   if (format != Format::kRaw) take_of_format(name.options, format, name, options);
@@ -495,7 +499,7 @@ CacheMode parse_cache_mode(std::string_view name) {
 io::task<OpenedImage> open_image(ImageName name, OpenPolicy policy) {
   Secrets nothing;
   if (policy.secrets == nullptr) policy.secrets = &nothing;
-  Walk walk{.policy = policy, .files = {}, .chain = {}};
+  Walk walk{.policy = policy, .files = {}, .chain = {}, .references = name.references};
   OpenedImage opened;
   Node node = co_await open_layer(walk, std::move(name), policy);
   opened.device = std::move(node.device);

@@ -20,8 +20,9 @@ std::unique_ptr<block::Device> open_extent(const ForeignSource& source, const st
     fail(ErrorKind::kUnsupported, "'{}' is no file of this host, and its file '{}' lies beside it",
          source.path, name);
   const size_t folder_bytes = source.path.rfind('/') + 1;  // 0 where there is none
-  return byte_aligned(
-      storage::FileDevice::open(source.path.substr(0, folder_bytes) + name, source.extent_files));
+  const std::string path = source.path.substr(0, folder_bytes) + name;
+  source.references.require(path, source.path, "extent");
+  return byte_aligned(storage::FileDevice::open(path, source.extent_files));
 }
 
 }  // namespace

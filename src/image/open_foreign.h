@@ -8,6 +8,7 @@
 #include "format/foreign/vpc.h"
 #include "image/options.h"
 #include "image/probe.h"
+#include "image/references.h"
 #include "storage/file.h"
 
 namespace cofre::image {
@@ -18,6 +19,7 @@ struct ForeignSource {
   bool has_folder = true;             // it is a file of this host, beside which others may lie
   storage::FileOptions extent_files;  // how a vmdk's other files are opened
   foreign::VpcSize vpc_size = foreign::VpcSize::kByCreator;
+  References references = {};  // a vmdk's other files
 };
 
 // Throws Error of the format: see foreign::Vmdk and its like.

@@ -232,9 +232,33 @@ void SourceOptions::add_to(CommandLine& line, bool with_format, bool with_force_
             "Images are named by options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID");
   if (with_force_share)
     line.flag("-U,--force-share", force_share, "Read also what another process may be writing");
+  line.flag(
+      "--untrusted", untrusted,
+      "Open no file that the image's header names (backing file, data file), but for those in folders of "
+      "--allow-backing");
+  line.values("--allow-backing", allowed_folders, "DIR",
+              "Open files that the header names if they lie in this folder, the image's own too unless it is "
+              "--untrusted; nothing else");
+  line.flag("--trusted", trusted, "Open whatever the header names");
+}
+
+image::References SourceOptions::references() const {
+  using Trust = image::References::Trust;
+  if (trusted && (untrusted || !allowed_folders.empty()))
+    fail(ErrorKind::kInvalidArgument, "--trusted excludes --untrusted and --allow-backing");
+  if (trusted) return {};
+  if (untrusted) return {.trust = Trust::kNone, .folders = allowed_folders};
+  const bool narrows = !allowed_folders.empty() && usual_trust == Trust::kAll;
+  return {.trust = narrows ? Trust::kBeside : usual_trust, .folders = allowed_folders};
 }
 
 image::ImageName SourceOptions::name(const std::string& argument) const {
+  image::ImageName image = parsed(argument);
+  image.references = references();
+  return image;
+}
+
+image::ImageName SourceOptions::parsed(const std::string& argument) const {
   if (image_opts) {
     if (format)
       fail(ErrorKind::kInvalidArgument,

@@ -84,10 +84,19 @@ struct SourceOptions {
   std::optional<std::string> format;
   bool image_opts = false;
   bool force_share = false;
+  bool untrusted = false;
+  bool trusted = false;
+  std::vector<std::string> allowed_folders = {};
+  // What holds when none of --untrusted, --trusted, --allow-backing is given.
+  image::References::Trust usual_trust = image::References::Trust::kAll;
 
   void add_to(CommandLine& line, bool with_format = true, bool with_force_share = true);
   // Throws Error.
   image::ImageName name(const std::string& argument) const;
+
+ private:
+  image::ImageName parsed(const std::string& argument) const;
+  image::References references() const;
 };
 
 // A decimal number from an option. Throws Error kInvalidArgument.

@@ -382,6 +382,9 @@ int run_convert(const Session& session, const std::vector<std::string>& argument
   if (print_options_help(given.options, given.target_format.value_or("raw"), given.names.size() > 1))
     return 0;
   check_arguments(line, given);
+  // Who does not say what an image is does not know it; qemu-img's users rely on its chains.
+  if (session.is_cofre() && !given.source.format && !given.source.image_opts)
+    given.source.usual_trust = image::References::Trust::kBeside;
   image::Secrets secrets = given.secrets.secrets();
   io::Lanes lanes;
   lanes.run(convert({session, given, secrets, lanes}));

@@ -58,6 +58,7 @@ io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, b
   std::vector<image::ImageInfo> infos;
   std::vector<storage::FileDevice::Identity> seen;
   std::optional<image::ImageName> name = std::move(first);
+  image::References references = name->references;
   while (name) {
     image::OpenedImage image = co_await image::open_image(std::move(*name), {.force_share = force_share,
                                                                              .no_backing = true,
@@ -65,10 +66,12 @@ io::task<std::vector<image::ImageInfo>> describe_chain(image::ImageName first, b
                                                                              .keys = image::Keys::kUnused,
                                                                              .secrets = &secrets});
     note_file(image.top(), seen);
+    if (seen.size() == 1) references = references.of(image.top().host_file ? image.top().path : "");
     infos.push_back(co_await image::describe(image));
     if (limits) infos.back().limits = image::limits_json(image.device->limits());
     co_await image.close();
     name = whole_chain ? next_name(infos.back()) : std::nullopt;
+    if (name) references.require_all(name->options, infos.back().filename, "backing file");
   }
   co_return infos;
 }

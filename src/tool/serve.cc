@@ -46,6 +46,7 @@ void declare(CommandLine& line, ServeArguments& into) {
               "The name of the export, once for each image. By default it is empty for a single image, and "
               "the image's name for several");
   line.values("-D,--description", into.descriptions, "TEXT", "A description, once for each image");
+  into.source.usual_trust = image::References::Trust::kBeside;
   into.source.add_to(line);
   line.flag("-r,--read-only", into.read_only, "Clients can read only");
   line.value("-l,--load-snapshot,--snapshot", into.snapshot, "SNAPSHOT",

@@ -137,6 +137,7 @@ TEST_F(OpenTest, SecretsGoToTheLayerThatNamesThem) {
 TEST_F(OpenTest, WithoutKeysEncryptedImagesStillTellTheirHeaders) {
   create("enc.qcow2", Format::kQcow2, kLuks);
   create("enc.luks", Format::kLuks, "key-secret=s0,iter-time=1");
+  secrets_ = {};
   for (const char* name : {"enc.qcow2", "enc.luks"}) {
     OpenedImage image = open(name, {.keys = Keys::kUnused});
     EXPECT_EQ(image.device->length_bytes(), kMiB);
@@ -258,6 +259,7 @@ TEST_F(OpenTest, OneTypedPassphraseServesTheChain) {
       return std::optional(crypto::SecretBytes::copy_of(std::as_bytes(std::span(said))));
     };
   };
+  secrets_ = {};
   secrets_.set_prompt(answer("open sesame"));
   OpenedImage image = open("top.qcow2");
   EXPECT_EQ(asked, std::vector{path("top.qcow2")});
@@ -265,8 +267,7 @@ TEST_F(OpenTest, OneTypedPassphraseServesTheChain) {
   close(image);
 
   // Where it is another one, that image is asked for.
-  Secrets fresh;
-  std::swap(secrets_, fresh);
+  secrets_ = {};
   asked.clear();
   secrets_.set_prompt(answer("another"));
   OpenedImage odd = open("odd.qcow2");
