@@ -52,11 +52,12 @@ struct Limits {
 };
 
 struct WriteFlags {
-  bool fua = false;          // durable when the request completes
-  bool compressed = false;   // write: store each unit compressed, where that makes it shorter
-  bool may_unmap = false;    // write_zeroes: may release the space below
-  bool no_fallback = false;  // write_zeroes: fail with kUnsupported rather than write zero bytes
-  bool reserve = false;      // write_zeroes: make sure now that there is space for later writes
+  bool fua = false;           // durable when the request completes
+  bool compressed = false;    // write: store each unit compressed, where that makes it shorter
+  bool no_overwrite = false;  // compressed write: kIo where a unit has its place already
+  bool may_unmap = false;     // write_zeroes: may release the space below
+  bool no_fallback = false;   // write_zeroes: fail with kUnsupported rather than write zero bytes
+  bool reserve = false;       // write_zeroes: make sure now that there is space for later writes
 };
 
 // What map() says of a run of bytes. Never longer than asked for, at least one request_alignment long.

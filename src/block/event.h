@@ -27,20 +27,41 @@ enum class Event : uint8_t {
   kClusterFree,
   kFlushToOs,
   kFlushToDisk,
+  kPwritevRmwHead,  // these four by whoever aligns requests to blocks
+  kPwritevRmwAfterHead,
+  kPwritevRmwTail,
+  kPwritevRmwAfterTail,
   kPwritev,  // the last three, by the injector itself, of its own requests
   kPwritevZero,
   kPwritevDone,
   kNone,  // comes once, when the injector is opened
 };
 
-inline constexpr std::array<std::string_view, 21> kEventNames = {
-    "l1_update",       "l2_load",       "l2_update",
-    "l2_alloc_write",  "read_aio",      "read_backing_aio",
-    "read_compressed", "write_aio",     "write_compressed",
-    "reftable_update", "refblock_load", "refblock_update",
-    "refblock_alloc",  "cluster_alloc", "cluster_free",
-    "flush_to_os",     "flush_to_disk", "pwritev",
-    "pwritev_zero",    "pwritev_done",  "none"};
+inline constexpr std::array<std::string_view, 25> kEventNames = {"l1_update",
+                                                                 "l2_load",
+                                                                 "l2_update",
+                                                                 "l2_alloc_write",
+                                                                 "read_aio",
+                                                                 "read_backing_aio",
+                                                                 "read_compressed",
+                                                                 "write_aio",
+                                                                 "write_compressed",
+                                                                 "reftable_update",
+                                                                 "refblock_load",
+                                                                 "refblock_update",
+                                                                 "refblock_alloc",
+                                                                 "cluster_alloc",
+                                                                 "cluster_free",
+                                                                 "flush_to_os",
+                                                                 "flush_to_disk",
+                                                                 "pwritev_rmw_head",
+                                                                 "pwritev_rmw_after_head",
+                                                                 "pwritev_rmw_tail",
+                                                                 "pwritev_rmw_after_tail",
+                                                                 "pwritev",
+                                                                 "pwritev_zero",
+                                                                 "pwritev_done",
+                                                                 "none"};
 
 inline constexpr std::string_view event_name(Event event) {
   return kEventNames[static_cast<size_t>(event)];

@@ -15,7 +15,7 @@ namespace {
 using layer::BlkdebugConfig;
 
 // Events of QEMU that are steps of its own, which Cofre does not have: they are taken and never come.
-constexpr std::array<std::string_view, 27> kForeignEvents = {"l1_grow_alloc_table",
+constexpr std::array<std::string_view, 23> kForeignEvents = {"l1_grow_alloc_table",
                                                              "l1_grow_write_table",
                                                              "l1_grow_activate_table",
                                                              "l2_update_compressed",
@@ -33,11 +33,6 @@ constexpr std::array<std::string_view, 27> kForeignEvents = {"l1_grow_alloc_tabl
                                                              "refblock_alloc_write_table",
                                                              "refblock_alloc_switch_table",
                                                              "cluster_alloc_bytes",
-
-                                                             "pwritev_rmw_head",
-                                                             "pwritev_rmw_after_head",
-                                                             "pwritev_rmw_tail",
-                                                             "pwritev_rmw_after_tail",
                                                              "empty_image_prepare",
                                                              "l1_shrink_write_table",
                                                              "l1_shrink_free_l2_clusters",

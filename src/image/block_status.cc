@@ -31,6 +31,13 @@ io::task<bool> BlockStatusReader::unwritten(uint32_t depth) {
   co_return *known;
 }
 
+// What such storage does not say is not made up, although it reads as zero.
+bool BlockStatusReader::is_bare_storage(uint32_t depth) const {
+  if (depth >= image_.chain.size()) return false;
+  const Layer& layer = image_.chain[depth];
+  return layer.tells_nothing && layer.format == Format::kRaw;
+}
+
 // Where a host file has a hole below a mapped cluster, the guest reads zeros: the run ends where that
 // changes.
 io::task<void> BlockStatusReader::look_below(BlockStatus& status) {
@@ -56,6 +63,7 @@ io::task<BlockStatus> BlockStatusReader::at(uint64_t offset, uint64_t length) {
                         .offset = found.extent.host_offset,
                         .file = std::string(found.extent.host_name)};
   if (co_await past_short_backing(found, offset)) status.present = false;
+  if (is_bare_storage(found.depth)) status.zero = found.extent.zero && found.extent.allocated;
   co_await look_below(status);
   co_return status;
 }

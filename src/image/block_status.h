@@ -36,6 +36,7 @@ class BlockStatusReader {
 
  private:
   io::task<bool> unwritten(uint32_t depth);
+  bool is_bare_storage(uint32_t depth) const;
   io::task<void> look_below(BlockStatus& status);
 
   OpenedImage& image_;

@@ -116,11 +116,13 @@ void check_folder(const CreatePlan& plan) {
   }
 }
 
-std::unique_ptr<storage::FileDevice> make_file(const TargetFile& target, CacheMode cache) {
+std::unique_ptr<storage::FileDevice> make_file(const CreatePlan& plan, const TargetFile& target,
+                                               CacheMode cache) {
   const storage::FileOptions options = {.direct = cache.direct,
                                         .no_flush = cache.no_flush,
                                         .write_through = cache.write_through,
-                                        .locks = storage::FileLocks::format(false)};
+                                        .locks = storage::FileLocks::format(false),
+                                        .hints = plan.settings.hints};
   if (target.in_place()) return storage::FileDevice::open(target.working_path(), options);
   return storage::FileDevice::create(target.working_path(), options);
 }
@@ -130,23 +132,32 @@ io::task<void> create_raw(const CreatePlan& plan, std::unique_ptr<storage::FileD
   co_await file->close();
 }
 
+void refuse_preallocation_elsewhere(const CreatePlan& plan) {
+  if (plan.settings.preallocation == qcow2::Preallocation::kOff) return;
+  fail(ErrorKind::kUnsupported, "'{}': Unsupported preallocation mode: space can be reserved in files only",
+       plan.path);
+}
+
 // As large as it is; what the image has no use for stays as it was.
 io::task<void> create_raw_elsewhere(const CreatePlan& plan, std::unique_ptr<block::Device> storage) {
-  if (plan.settings.preallocation != qcow2::Preallocation::kOff)
-    fail(ErrorKind::kUnsupported, "'{}': Unsupported preallocation mode: space can be reserved in files only",
-         plan.path);
+  refuse_preallocation_elsewhere(plan);
   if (storage->length_bytes() < plan.size_bytes)
     fail(ErrorKind::kNoSpace, "'{}' has {} bytes, and the image needs {}: an export cannot grow from here",
          plan.path, storage->length_bytes(), plan.size_bytes);
   co_await storage->close();
 }
 
-io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<block::Device> file,
-                                Secrets& secrets) {
+// `host_file`: the file, where it is one of this host; its space can be reserved.
+io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<block::Device> file, Secrets& secrets,
+                                storage::FileDevice* host_file) {
+  if (host_file == nullptr) refuse_preallocation_elsewhere(plan);
   const ConstBytes passphrase = secrets.choose(plan.settings.key_secret, plan.path, true);
   const std::unique_ptr<block::Device> storage = layer::make_aligning(std::move(file), kSectorBytes);
   luks::Luks1Volume volume =
       co_await luks::LuksContainer::format(*storage, plan.settings.luks, passphrase, plan.size_bytes);
+  if (host_file != nullptr && !plan.settings.luks.detached)
+    co_await preallocate_file(*host_file, volume.header.payload_offset_bytes(), host_file->length_bytes(),
+                              plan.settings.preallocation);
   co_await storage->close();
   co_return volume;
 }
@@ -154,8 +165,8 @@ io::task<NewVolume> create_luks(const CreatePlan& plan, std::unique_ptr<block::D
 // The file for the content, under its own name beside the image.
 io::task<void> create_data_file(const CreatePlan& plan, TargetFile& target, const std::string& name,
                                 CacheMode cache) {
-  const storage::FileOptions options = {.no_flush = cache.no_flush,
-                                        .locks = storage::FileLocks::format(false)};
+  const storage::FileOptions options = {
+      .no_flush = cache.no_flush, .locks = storage::FileLocks::format(false), .hints = plan.settings.hints};
   const std::string path = resolve_beside(plan.path, name);
   const bool is_new = access(path.c_str(), F_OK) != 0;
   auto file = storage::FileDevice::create(path, options, true);
@@ -202,7 +213,8 @@ io::task<NewVolume> create_elsewhere(const CreatePlan& plan, TargetFile& target,
   Walk walk{.policy = policy, .files = {}, .chain = {}, .references = {}};
   Options options = parse_image_name(plan.path).options.take_prefix("file");
   Node node = co_await open_storage(walk, std::move(options), policy, plan.path);
-  if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(node.device), secrets);
+  if (plan.format == Format::kLuks)
+    co_return co_await create_luks(plan, std::move(node.device), secrets, nullptr);
   if (plan.format == Format::kQcow2)
     co_return co_await create_qcow2(plan, target, secrets, cache, std::move(node.device));
   co_await create_raw_elsewhere(plan, std::move(node.device));
@@ -246,8 +258,10 @@ io::task<CreatePlan> plan_image(CreateRequest request) {
 io::task<NewVolume> create_image(CreatePlan plan, TargetFile& target, Secrets& secrets, CacheMode cache) {
   try {
     if (plan.elsewhere) co_return co_await create_elsewhere(plan, target, secrets, cache);
-    std::unique_ptr<storage::FileDevice> file = make_file(target, cache);
-    if (plan.format == Format::kLuks) co_return co_await create_luks(plan, std::move(file), secrets);
+    std::unique_ptr<storage::FileDevice> file = make_file(plan, target, cache);
+    storage::FileDevice* const host_file = file.get();
+    if (plan.format == Format::kLuks)
+      co_return co_await create_luks(plan, std::move(file), secrets, host_file);
     if (plan.format == Format::kQcow2)
       co_return co_await create_qcow2(plan, target, secrets, cache, std::move(file));
     co_await create_raw(plan, std::move(file));

@@ -19,9 +19,19 @@ std::string with_commas_doubled(const std::string& value) {
 
 constexpr std::string_view kBool = "bool (on/off)";
 
+// What the file of any image takes.
+constexpr OptionHelp kNoCow = {"nocow", kBool, "No copy-on-write of the file (Btrfs)", "", true};
+constexpr OptionHelp kFilePreallocation = {"preallocation", "str", "Space taken at once: off, falloc, full",
+                                           "", true};
+constexpr OptionHelp kExtentSize = {"extent_size_hint", "size",
+                                    "The file grows in extents of this size (XFS; default 1M); 0: no hint",
+                                    "", true};
+
 constexpr OptionHelp kRawOptions[] = {
     {"size", "size", "Size of the disk", ""},
-    {"preallocation", "str", "Space taken at once: off, falloc, full", ""},
+    kNoCow,
+    kFilePreallocation,
+    kExtentSize,
 };
 
 constexpr OptionHelp kLuksOptions[] = {
@@ -36,6 +46,9 @@ constexpr OptionHelp kLuksOptions[] = {
      ""},
     {"iter-time", "num", "Milliseconds that trying one passphrase shall take (default 2000)", ""},
     {"detached-header", kBool, "Make the header only: what it encrypts is in another file", ""},
+    kNoCow,
+    kFilePreallocation,
+    kExtentSize,
 };
 
 constexpr OptionHelp kQcow2Options[] = {
@@ -60,16 +73,30 @@ constexpr OptionHelp kQcow2Options[] = {
     {"data_file_raw", kBool, "Keep the data file readable as a raw image", ""},
     {"lazy_refcounts", kBool, "Write reference counts late", "off"},
     {"refcount_bits", "num", "Bits of a reference count: 1, 2, 4, ... 64", "16"},
+    kNoCow,
+    kExtentSize,
 };
 
 qcow2::Preallocation take_preallocation(Format format, Options& options) {
   const std::string mode = options.take("preallocation").value_or("off");
   if (mode == "off") return qcow2::Preallocation::kOff;
   if (mode == "metadata" && format == Format::kQcow2) return qcow2::Preallocation::kMetadata;
+  // A container's metadata is its header, which is always there.
+  if (mode == "metadata" && format == Format::kLuks) return qcow2::Preallocation::kOff;
   if (mode == "falloc") return qcow2::Preallocation::kFalloc;
   if (mode == "full") return qcow2::Preallocation::kFull;
   fail(ErrorKind::kInvalidArgument, "preallocation={}: format {} has {}", mode, format_name(format),
-       format == Format::kQcow2 ? "off, metadata, falloc and full" : "off, falloc and full");
+       format == Format::kRaw ? "off, falloc and full" : "off, metadata, falloc and full");
+}
+
+storage::FileHints take_hints(Options& options) {
+  storage::FileHints hints;
+  hints.no_copy_on_write = options.take_bool("nocow").value_or(false);
+  const uint64_t extent = options.take_size("extent_size_hint").value_or(kMiB);
+  if (extent > UINT32_MAX)
+    fail(ErrorKind::kInvalidArgument, "Extent size hint is too large: extent_size_hint={}", extent);
+  hints.extent_size_bytes = static_cast<uint32_t>(extent);
+  return hints;
 }
 
 luks::Luks1CreateOptions take_luks(Options& options, std::string_view prefix) {
@@ -178,12 +205,19 @@ std::span<const OptionHelp> create_options(Format format) noexcept {
   return kRawOptions;
 }
 
-std::string create_options_help(Format format) {
+std::string create_options_help(Format format, bool with_file) {
   require_writable_format(format);
-  std::vector<OptionHelp> options(create_options(format).begin(), create_options(format).end());
+  std::vector<OptionHelp> options;
+  std::ranges::copy_if(create_options(format), std::back_inserter(options),
+                       [with_file](const OptionHelp& option) { return with_file || !option.of_file; });
   std::sort(options.begin(), options.end(),
             [](const OptionHelp& a, const OptionHelp& b) { return a.name < b.name; });
-  return fmt::format("Supported {} options:\n{}", format_name(format), option_lines(options));
+  if (with_file) return fmt::format("Supported options:\n{}", option_lines(options));
+  return fmt::format(
+      "Supported {} options:\n{}\n"
+      "The protocol level may support further options.\n"
+      "Specify the target filename to include those options.\n",
+      format_name(format), option_lines(options));
 }
 
 std::string option_lines(std::span<const OptionHelp> options) {
@@ -214,7 +248,8 @@ std::optional<uint32_t> take_version(Options& options) {
 CreateSettings parse_create_options(Format format, Options options) {
   CreateSettings settings;
   settings.size_bytes = options.take_size("size");
-  if (format != Format::kLuks) settings.preallocation = take_preallocation(format, options);
+  settings.preallocation = take_preallocation(format, options);
+  settings.hints = take_hints(options);
   if (format == Format::kQcow2) take_qcow2(options, settings);
   if (format == Format::kLuks) {
     settings.key_secret = options.take("key-secret");

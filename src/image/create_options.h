@@ -12,6 +12,7 @@
 #include "format/qcow2/create.h"
 #include "image/options.h"
 #include "image/probe.h"
+#include "storage/file.h"
 
 namespace cofre::image {
 
@@ -20,12 +21,13 @@ struct OptionHelp {
   std::string_view kind;  // "str", "size", "num", "bool (on/off)"
   std::string_view text;
   std::string_view shown_default;  // what "Formatting ..." shows when not given; empty: nothing
+  bool of_file = false;            // of the file that holds the image, not of the format
 };
 
 // In the order in which "Formatting ..." shows them.
 std::span<const OptionHelp> create_options(Format format) noexcept;
-// The text of -o help.
-std::string create_options_help(Format format);
+// The text of -o help; `with_file`: the target is named, so that its own options are told too.
+std::string create_options_help(Format format, bool with_file);
 // Its lines, one an option.
 std::string option_lines(std::span<const OptionHelp> options);
 
@@ -39,6 +41,7 @@ struct CreateSettings {
   std::optional<uint64_t> size_bytes;
   qcow2::CreateOptions qcow2;     // without size
   luks::Luks1CreateOptions luks;  // of a container of its own
+  storage::FileHints hints;
   qcow2::Preallocation preallocation = qcow2::Preallocation::kOff;
   std::optional<std::string> key_secret;
   bool legacy_encryption = false;  // asked for with encryption=on

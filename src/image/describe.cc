@@ -112,6 +112,7 @@ io::task<ImageInfo> describe(OpenedImage& image) {
   }
   if (top.foreign != nullptr) describe_foreign(*top.foreign, info);
   if (top.qcow2 != nullptr) co_await describe_qcow2(*top.qcow2, top.path, info);
+  if (top.tells_nothing && (top.format == Format::kRaw || top.format == Format::kLuks)) info.dirty.reset();
   // A filter tells nothing of the format below it.
   if (top.driver != format_name(top.format)) info.format_specific = nullptr;
   co_return info;
@@ -136,7 +137,7 @@ std::string info_text(const ImageInfo& info) {
   text += fmt::format("disk size: {}\n", info.actual_bytes ? format_size(*info.actual_bytes) : "unavailable");
   if (info.encrypted) text += "encrypted: yes\n";
   if (info.cluster_bytes) text += fmt::format("cluster_size: {}\n", *info.cluster_bytes);
-  if (info.dirty) text += "cleanly shut down: no\n";
+  if (info.dirty.value_or(false)) text += "cleanly shut down: no\n";
   text += backing_text(info);
   text += snapshots_text(info.snapshots);
   if (!info.limits.is_null()) {
@@ -168,7 +169,7 @@ Json info_json(const ImageInfo& info) {
   if (info.full_backing_filename) json["full-backing-filename"] = *info.full_backing_filename;
   if (info.encrypted) json["encrypted"] = true;
   if (info.backing_filename) json["backing-filename"] = *info.backing_filename;
-  json["dirty-flag"] = info.dirty;
+  if (info.dirty) json["dirty-flag"] = *info.dirty;
   return json;
 }
 

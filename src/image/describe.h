@@ -17,7 +17,7 @@ struct ImageInfo {
   std::optional<uint64_t> actual_bytes;  // that the host gives to its file (a data file not counted)
   std::optional<uint64_t> cluster_bytes;
   bool encrypted = false;
-  bool dirty = false;
+  std::optional<bool> dirty = false;                 // nothing: the storage does not tell
   std::optional<std::string> backing_filename;       // as the header has it
   std::optional<std::string> full_backing_filename;  // as it is opened
   std::optional<std::string> backing_format;

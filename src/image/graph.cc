@@ -23,10 +23,17 @@ void align_to_sectors(Node& node) {
   node.device = layer::make_aligning(std::move(node.device), kSectorBytes);
 }
 
+// The old way to name a blkdebug, where it says all; else empty.
+std::string blkdebug_filename(const Node& node, const Options& options) {
+  const size_t known = options.has("config") ? 1 : 0;
+  if (node.filename.empty() || options.values().size() > known) return "";
+  return fmt::format("blkdebug:{}:{}", known > 0 ? options.values().at("config") : "", node.filename);
+}
+
 void describe_filter(Node& node, const std::string& driver, const std::string& child,
                      const Options& options) {
   nlohmann::ordered_json description = {{"driver", driver}};
-  for (const auto& [key, value] : options.values()) description[key] = value;
+  for (const auto& [key, value] : options.values()) description[key] = options.described(key);
   description[child] = std::move(node.description);
   node.description = std::move(description);
   node.filename.clear();
@@ -36,8 +43,12 @@ void describe_filter(Node& node, const std::string& driver, const std::string& c
 io::task<Node> open_verified(Walk& walk, Options options, Node below, OpenPolicy policy) {
   Node raw = co_await open_storage(walk, take_child(options, "raw", "blkverify"), policy, "blkverify: raw");
   options.finish("driver blkverify");
+  const std::string filename = below.filename.empty() || raw.filename.empty()
+                                   ? ""
+                                   : fmt::format("blkverify:{}:{}", raw.filename, below.filename);
   describe_filter(below, "blkverify", "test", {});
   below.description["raw"] = std::move(raw.description);
+  below.filename = filename;
   below.files.insert(below.files.end(), raw.files.begin(), raw.files.end());
   below.device = layer::make_blkverify(std::move(below.device), std::move(raw.device));
   co_return below;
@@ -104,15 +115,17 @@ io::task<Node> open_filter(Walk& walk, const std::string& driver, Options option
   align_to_sectors(below);
   if (driver == "blkverify")
     co_return co_await open_verified(walk, std::move(options), std::move(below), policy);
+  const std::string filename = driver == "blkdebug" ? blkdebug_filename(below, options) : "";
   describe_filter(below, driver, std::string(find_driver(driver)->child), options);
+  below.filename = filename;
   if (driver == "throttle") {
     const auto group = options.take("throttle-group");
     if (!group) fail(ErrorKind::kInvalidArgument, "driver throttle needs throttle-group=ID");
     below.device =
         layer::make_throttle(std::move(below.device), policy.secrets->objects().throttle_group(*group));
   } else if (driver == "blkdebug") {
-    below.device = layer::make_blkdebug(std::move(below.device), take_blkdebug_options(options),
-                                        &below.breakpoints);
+    below.device =
+        layer::make_blkdebug(std::move(below.device), take_blkdebug_options(options), &below.breakpoints);
   } else {
     if (!policy.writable)
       fail(ErrorKind::kReadOnly, "driver copy-on-read writes what is read, and '{}' is open for reading only",

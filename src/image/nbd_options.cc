@@ -72,7 +72,7 @@ std::string nbd_filename(const storage::NbdOptions& options) {
 
 nlohmann::ordered_json nbd_description(const Options& options) {
   nlohmann::ordered_json description = {{"driver", "nbd"}};
-  for (const auto& [key, value] : options.values()) description[key] = value;
+  for (const auto& [key, value] : options.values()) description[key] = options.described(key);
   return description;
 }
 

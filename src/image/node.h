@@ -19,6 +19,7 @@ struct Node {
   // The files of this host in it that take part in image locking.
   std::vector<storage::FileDevice*> files = {};
   storage::FileDevice* host_file = nullptr;   // if it is one, and nothing else
+  bool tells_nothing = false;                 // of itself: neither clusters nor whether it is dirty
   bool force_share = false;                   // some file in it bears other writers
   layer::Breakpoints* breakpoints = nullptr;  // of the uppermost blkdebug below the image, if there is one
 };

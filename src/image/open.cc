@@ -370,7 +370,7 @@ void describe_layer(Node& node, Format format, const Options& options) {
   const auto add = [&](const char* key) {
     const auto found = options.values().find(key);
     if (found == options.values().end()) return;
-    description[key] = found->second;
+    description[key] = options.described(key);
     node.filename.clear();
   };
   add("offset");
@@ -399,6 +399,7 @@ io::task<Node> open_bare_storage(Walk& walk, ImageName name, OpenPolicy policy) 
                         .driver = name.driver,
                         .format = Format::kRaw,
                         .writable = policy.writable,
+                        .tells_nothing = node.tells_nothing,
                         .device = node.device.get(),
                         .file = file,
                         .host_file = node.host_file});
@@ -472,6 +473,7 @@ io::task<Node> open_layer(Walk& walk, ImageName name, OpenPolicy policy) {
                         .format = format,
                         .probed = !name.format.has_value(),
                         .writable = policy.writable,
+                        .tells_nothing = node.tells_nothing,
                         .file = node.device.get(),
                         .host_file = node.host_file,
                         .key_secret = options.key_secret});

@@ -70,6 +70,7 @@ struct Layer {
   Format format = Format::kRaw;
   bool probed = false;  // the format was told by the content
   bool writable = false;
+  bool tells_nothing = false;                // its storage, of itself: see node.h
   block::Device* device = nullptr;           // as seen by readers
   block::Device* file = nullptr;             // where it is stored
   storage::FileDevice* host_file = nullptr;  // the same, if that is a file of this host

@@ -37,11 +37,13 @@ void flatten(const Json& value, const std::string& key, unsigned depth, Options&
   } else if (value.is_array()) {
     for (size_t i = 0; i < value.size(); ++i) flatten(value[i], prefix + std::to_string(i), depth + 1, into);
   } else if (value.is_boolean()) {
-    into.set(key, value.get<bool>() ? "on" : "off");
+    into.set_bare(key, value.get<bool>() ? "on" : "off");
   } else if (value.is_null()) {
     into.set(key, "");
+  } else if (value.is_string()) {
+    into.set(key, value.get<std::string>());
   } else {
-    into.set(key, value.is_string() ? value.get<std::string>() : value.dump());
+    into.set_bare(key, value.dump());
   }
 }
 
@@ -84,7 +86,20 @@ Options Options::parse_json(std::string_view text) {
 }
 
 void Options::merge(const Options& later) {
-  for (const auto& [key, value] : later.values_) values_[key] = value;
+  for (const auto& [key, value] : later.values_) {
+    if (later.bare_.contains(key)) {
+      set_bare(key, value);
+    } else {
+      set(key, value);
+    }
+  }
+}
+
+nlohmann::ordered_json Options::described(std::string_view key) const {
+  const std::string& value = values_.find(key)->second;
+  if (!bare_.contains(key)) return value;
+  if (value == "on" || value == "off") return value == "on";
+  return nlohmann::ordered_json::parse(value);
 }
 
 bool Options::has_prefix(std::string_view prefix) const {
@@ -135,7 +150,12 @@ Options Options::take_prefix(std::string_view prefix) {
   Options taken;
   auto at = values_.lower_bound(dotted);
   while (at != values_.end() && at->first.starts_with(dotted)) {
-    taken.set(at->first.substr(dotted.size()), std::move(at->second));
+    const std::string key = at->first.substr(dotted.size());
+    if (bare_.contains(at->first)) {
+      taken.set_bare(key, std::move(at->second));
+    } else {
+      taken.set(key, std::move(at->second));
+    }
     at = values_.erase(at);
   }
   return taken;

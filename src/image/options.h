@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,11 +25,21 @@ class Options {
 
   // Takes over what `later` holds; later values win.
   void merge(const Options& later);
-  void set(std::string key, std::string value) { values_[std::move(key)] = std::move(value); }
+  void set(std::string key, std::string value) {
+    bare_.erase(key);
+    values_[std::move(key)] = std::move(value);
+  }
+  // Of json: names, values that stand there without quotes: a number, true, false.
+  void set_bare(const std::string& key, std::string value) {
+    set(key, std::move(value));
+    bare_.insert(key);
+  }
   bool has(std::string_view key) const { return values_.find(key) != values_.end(); }
   bool has_prefix(std::string_view prefix) const;
   bool empty() const noexcept { return values_.empty(); }
   const std::map<std::string, std::string, std::less<>>& values() const noexcept { return values_; }
+  // A value as a json: name shows it: with quotes, or without if it came so.
+  nlohmann::ordered_json described(std::string_view key) const;
 
   // Each removes the key and gives its value, or nothing when it was not there. Throws Error kInvalidArgument
   // for a value that is not of the kind.
@@ -45,6 +56,7 @@ class Options {
  private:
   std::map<std::string, std::string, std::less<>> values_;
   std::set<std::string, std::less<>> known_;
+  std::set<std::string, std::less<>> bare_;
 };
 
 // Whether an -o text asks for the list of options: "help" or "?", alone or as an element.

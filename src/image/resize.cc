@@ -38,13 +38,6 @@ io::task<void> reserve(storage::FileDevice& file, uint64_t begin, uint64_t end) 
     fail_errno(static_cast<int>(-result), "cannot reserve {} bytes for '{}'", end - begin, file.name());
 }
 
-io::task<void> resize_and_fill(storage::FileDevice& file, uint64_t length, Preallocation mode) {
-  const uint64_t before = file.length_bytes();
-  co_await file.resize(length);
-  if (mode == Preallocation::kFalloc) co_await reserve(file, before, length);
-  if (mode == Preallocation::kFull) co_await write_zero_bytes(file, before, length);
-}
-
 // The file of this host that the layer is, to reserve space in it.
 storage::FileDevice& host_file_of(const Layer& layer, Preallocation mode) {
   if (layer.host_file == nullptr)
@@ -89,9 +82,17 @@ Preallocation parse_preallocation(std::string_view name) {
        name);
 }
 
+io::task<void> preallocate_file(storage::FileDevice& file, uint64_t begin, uint64_t end, Preallocation mode) {
+  require_file_preallocation(file.name(), mode);
+  if (mode == Preallocation::kFalloc) co_await reserve(file, begin, end);
+  if (mode == Preallocation::kFull) co_await write_zero_bytes(file, begin, end);
+}
+
 io::task<void> resize_file(storage::FileDevice& file, uint64_t length, Preallocation mode) {
   require_file_preallocation(file.name(), mode);
-  co_await resize_and_fill(file, length, mode);
+  const uint64_t before = file.length_bytes();
+  co_await file.resize(length);
+  co_await preallocate_file(file, before, length, mode);
 }
 
 io::task<void> resize_image(OpenedImage& image, uint64_t length, Preallocation mode) {

@@ -17,6 +17,9 @@ qcow2::Preallocation parse_preallocation(std::string_view name);
 // the format does not have.
 io::task<void> resize_image(OpenedImage& image, uint64_t length, qcow2::Preallocation mode);
 
+// Gives a part of a file its space on the disk (falloc) or zero bytes (full).
+io::task<void> preallocate_file(storage::FileDevice& file, uint64_t begin, uint64_t end,
+                                qcow2::Preallocation mode);
 // Gives a file a new length, and what is new of it its space on the disk (falloc) or zero bytes (full).
 io::task<void> resize_file(storage::FileDevice& file, uint64_t length, qcow2::Preallocation mode);
 

@@ -66,7 +66,7 @@ Node open_file(const std::string& driver, Options options, const NodeOptions& no
 Node open_null(const std::string& driver, Options options, const NodeOptions& node) {
   nlohmann::ordered_json description = {{"driver", driver}};
   for (const auto& [key, value] : options.values())
-    if (key != "latency-ns") description[key] = value;  // it does not bear on the content
+    if (key != "latency-ns") description[key] = options.described(key);  // it does not bear on the content
   storage::NullOptions how;
   const std::string name = driver + "://";
   const bool plain = description.size() == 1;
@@ -77,7 +77,8 @@ Node open_null(const std::string& driver, Options options, const NodeOptions& no
   options.finish(fmt::format("driver {}", driver));
   return {.device = std::make_unique<storage::NullDevice>(how, name),
           .filename = plain ? name : "",
-          .description = std::move(description)};
+          .description = std::move(description),
+          .tells_nothing = true};
 }
 
 Node open_nbd(Options options, const NodeOptions& node, const OpenPolicy& policy) {
@@ -86,8 +87,10 @@ Node open_nbd(Options options, const NodeOptions& node, const OpenPolicy& policy
   options.finish("driver nbd");
   how.read_only = !node.writable;
   how.name = nbd_filename(how);
-  return {
-      .device = storage::NbdDevice::open(how), .filename = how.name, .description = std::move(description)};
+  return {.device = storage::NbdDevice::open(how),
+          .filename = how.name,
+          .description = std::move(description),
+          .tells_nothing = true};
 }
 
 }  // namespace

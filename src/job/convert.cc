@@ -254,7 +254,8 @@ class ConvertJob {
     while (!bytes.empty()) {
       const bool compress = compressed > 0;
       const uint64_t count = std::min<uint64_t>(compress ? compressed : bytes.size(), most);
-      co_await target_.write(offset, bytes.first(count), {.compressed = compress});
+      co_await target_.write(offset, bytes.first(count),
+                             {.compressed = compress, .no_overwrite = options_.no_overwrite});
       compressed -= compress ? count : 0;
       written_ += count;
       offset += count;

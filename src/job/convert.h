@@ -27,6 +27,7 @@ struct ConvertOptions {
   bool target_reads_zero =
       false;  // the target is new: where it has no backing file, zeros need not be written
   bool target_has_backing = false;  // what is not written shows the backing file: zeros are written over it
+  bool no_overwrite = false;        // compressed: fails where the target holds a cluster already
   bool compressed = false;          // the target stores compressed what that makes shorter
   bool zero_tail = false;  // a target longer than the sources: zero the rest too (else it is left alone)
   uint64_t bytes_per_second = 0;  // the most that is written as bytes; 0: no limit

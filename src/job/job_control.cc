@@ -9,6 +9,8 @@
 namespace cofre::job {
 namespace {
 
+// A short job is told in so many steps, a long one by the clock.
+constexpr uint64_t kReportedSteps = 100;
 constexpr auto kReportInterval = std::chrono::milliseconds(100);
 constexpr uint64_t kBufferBudgetBytes = 64 * kMiB;
 constexpr size_t kWorkersPerLane = 4;  // on all lanes but home
@@ -37,10 +39,12 @@ void JobControl::advance(uint64_t bytes) {
 void JobControl::poll() {
   if (progress_.cancelled && progress_.cancelled()) fail(ErrorKind::kCancelled, "{} was cancelled", job_);
   if (!progress_.report) return;
+  const uint64_t done = std::min(done_.load(std::memory_order_relaxed), total_);
   const auto now = std::chrono::steady_clock::now();
-  if (now - last_report_ < kReportInterval) return;
+  if (now - last_report_ < kReportInterval && done - reported_ <= total_ / kReportedSteps) return;
   last_report_ = now;
-  progress_.report(std::min(done_.load(std::memory_order_relaxed), total_), total_);
+  reported_ = done;
+  progress_.report(done, total_);
 }
 
 void JobControl::finish() const {

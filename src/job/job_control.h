@@ -38,6 +38,7 @@ class JobControl {
   std::atomic<uint64_t> done_ = 0;
   std::atomic<bool> stopped_ = false;
   std::chrono::steady_clock::time_point last_report_;  // home lane
+  uint64_t reported_ = 0;                              // home lane: bytes
 };
 
 std::vector<io::Reactor*> all_lanes(io::Lanes& lanes);

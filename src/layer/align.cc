@@ -74,6 +74,7 @@ class AligningDevice final : public block::Device {
   io::task<void> read_edge(uint64_t offset, Bytes destination);
   io::task<void> lock(WriteOrder::Guard& guard, uint64_t offset, uint64_t end);
   io::task<void> prepare_growth(uint64_t end);
+  io::task<void> read_head(uint64_t begin, Bytes head);
   io::task<void> patch(uint64_t offset, ConstBytes source, block::WriteFlags flags);
   io::task<void> patch_zeroes(uint64_t offset, uint64_t end, block::WriteFlags flags);
 
@@ -140,6 +141,14 @@ io::task<void> AligningDevice::write(uint64_t offset, ConstBytes source, block::
   if (whole.end < end) co_await patch(whole.end, source.subspan(whole.end - offset), flags);
 }
 
+// Behind the end of a device that grows are zeroes.
+io::task<void> AligningDevice::read_head(uint64_t begin, Bytes head) {
+  const uint64_t length = inner_->length_bytes();
+  const uint64_t there = begin < length ? std::min<uint64_t>(head.size(), length - begin) : 0;
+  std::ranges::fill(head.subspan(there), std::byte{0});
+  if (there > 0) co_await inner_->read(begin, head.first(there));
+}
+
 // Reads what the blocks at the edges hold beside `source`, and writes them whole. The blocks are locked.
 io::task<void> AligningDevice::patch(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   const uint64_t source_end = offset + source.size();
@@ -147,16 +156,23 @@ io::task<void> AligningDevice::patch(uint64_t offset, ConstBytes source, block::
   const uint64_t end = block_end(source_end);
   AlignedBuffer bounce(end - begin);
   const uint64_t head_end = std::min(end, begin + block_);
-  if (offset > begin) {
-    const uint64_t length = inner_->length_bytes();
-    const uint64_t there = begin < length ? std::min(head_end, length) - begin : 0;
-    std::memset(bounce.data(), 0, head_end - begin);  // behind the end of a device that grows: zeroes
-    if (there > 0) co_await inner_->read(begin, bounce.bytes().first(there));
-  }
   const uint64_t tail_begin = block_begin(source_end);
-  const bool tail_read_as_head = offset > begin && tail_begin < head_end;
-  if (source_end < end && !tail_read_as_head)
+  const bool has_head = offset > begin;
+  const bool has_tail = source_end < end;
+  const bool tail_read_as_head = has_head && tail_begin < head_end;
+  if (has_head) {
+    const bool both = has_tail && tail_read_as_head;
+    inner_->raise(block::Event::kPwritevRmwHead);
+    if (both) inner_->raise(block::Event::kPwritevRmwTail);
+    co_await read_head(begin, bounce.bytes().first(head_end - begin));
+    inner_->raise(block::Event::kPwritevRmwAfterHead);
+    if (both) inner_->raise(block::Event::kPwritevRmwAfterTail);
+  }
+  if (has_tail && !tail_read_as_head) {
+    inner_->raise(block::Event::kPwritevRmwTail);
     co_await inner_->read(tail_begin, bounce.bytes().subspan(tail_begin - begin));
+    inner_->raise(block::Event::kPwritevRmwAfterTail);
+  }
   std::memcpy(bounce.data() + (offset - begin), source.data(), source.size());
   co_await inner_->write(begin, bounce.bytes(), flags);
 }

@@ -41,6 +41,8 @@ class BlkdebugDevice final : public Filter, public Breakpoints {
   }
 
   const block::Limits& limits() const override { return limits_; }
+  // As in QEMU: whoever tests does not want to know.
+  std::optional<uint64_t> allocated_bytes() const override { return std::nullopt; }
   void raise(block::Event event) override;
 
   io::task<void> read(uint64_t offset, Bytes destination) override {

@@ -19,6 +19,7 @@ class BlkverifyDevice final : public Filter {
   }
 
   const block::Limits& limits() const override { return limits_; }
+  std::optional<uint64_t> allocated_bytes() const override { return std::nullopt; }  // of which one?
 
   io::task<void> read(uint64_t offset, Bytes destination) override;
   io::task<void> write(uint64_t offset, ConstBytes source, block::WriteFlags flags) override {

@@ -76,6 +76,28 @@ io::Residence residence_of(int fd, const FileOptions& options) {
   return options.direct ? io::Residence::kUnknown : io::Residence::kPageCache;
 }
 
+// File systems that do not know a hint refuse it: no harm.
+void hint_no_copy_on_write(int fd) {
+  int flags = 0;
+  if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0) return;
+  flags |= FS_NOCOW_FL;
+  ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
+void hint_extent_size(int fd, uint32_t bytes) {
+  fsxattr attributes = {};
+  if (ioctl(fd, FS_IOC_FSGETXATTR, &attributes) != 0) return;
+  attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+  attributes.fsx_extsize = bytes;
+  ioctl(fd, FS_IOC_FSSETXATTR, &attributes);
+}
+
+// For a file without content yet: later is too late.
+void take_hints(int fd, const FileHints& hints) {
+  if (hints.no_copy_on_write) hint_no_copy_on_write(fd);
+  if (hints.extent_size_bytes > 0) hint_extent_size(fd, hints.extent_size_bytes);
+}
+
 // -EINTR and -EAGAIN mean "again", but not forever: some drivers answer -EAGAIN without end.
 class Retries {
  public:
@@ -161,6 +183,7 @@ std::unique_ptr<FileDevice> FileDevice::create(const std::string& path, const Fi
   if (!device->is_block_device_) {
     if (ftruncate(fd, 0) != 0) fail_errno(errno, "cannot empty '{}'", path);
     device->length_ = device->claimed_end_ = 0;
+    take_hints(fd, options.hints);
   }
   return device;
 }
@@ -327,9 +350,27 @@ io::task<bool> FileDevice::zero_by_fallocate(uint64_t offset, uint64_t length, b
   co_return co_await zero_in_place(offset, length);
 }
 
+// Where zeroing a range is unknown: without its old space the range reads as zero, then it gets space anew.
+io::task<bool> FileDevice::punch_and_allocate(uint64_t offset, uint64_t length) {
+  if (!can_punch_ || is_block_device_) co_return false;
+  note_data(0, 0);
+  const int64_t punched =
+      co_await io::async_fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+  if (punched == -ENOTSUP || punched == -ENOSYS) can_punch_ = false;
+  if (punched != 0) co_return false;
+  const int64_t allocated = co_await io::async_fallocate(fd_, 0, offset, length);
+  if (allocated == -ENOSPC)
+    fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
+  if (allocated == 0) note_written_to(offset + length);
+  co_return allocated == 0;
+}
+
 // Zeroes with the space kept or reserved.
 io::task<bool> FileDevice::zero_in_place(uint64_t offset, uint64_t length) {
-  if (!can_zero_range_) co_return false;
+  if (!can_zero_range_) {
+    claim_end(offset + length);
+    co_return co_await punch_and_allocate(offset, length);
+  }
   // Past the end plain allocation does, which more file systems (tmpfs) know than zeroing a range.
   const int mode = offset >= length_bytes() ? 0 : FALLOC_FL_ZERO_RANGE;
   claim_end(offset + length);
@@ -340,8 +381,9 @@ io::task<bool> FileDevice::zero_in_place(uint64_t offset, uint64_t length) {
   }
   if (result == -ENOSPC)
     fail_errno(ENOSPC, "cannot zero {} bytes at offset {} of '{}'", length, offset, path_);
-  if (mode != 0 && (result == -ENOTSUP || result == -ENOSYS)) can_zero_range_ = false;
-  co_return false;
+  if (mode == 0 || (result != -ENOTSUP && result != -ENOSYS)) co_return false;
+  can_zero_range_ = false;
+  co_return co_await punch_and_allocate(offset, length);
 }
 
 io::task<void> FileDevice::write_zeroes(uint64_t offset, uint64_t length, block::WriteFlags flags) {

@@ -12,6 +12,12 @@
 
 namespace cofre::storage {
 
+// For the file system, about a new file; one that does not know a hint does without.
+struct FileHints {
+  bool no_copy_on_write = false;   // Btrfs: data is overwritten in place (FS_NOCOW_FL)
+  uint32_t extent_size_bytes = 0;  // XFS: space is taken in pieces of this size; 0: as the file system likes
+};
+
 struct FileOptions {
   bool read_only = false;
   bool direct = false;         // O_DIRECT: past the host's page cache
@@ -22,6 +28,7 @@ struct FileOptions {
   // wait.
   bool blocking = false;
   FileLocks locks = FileLocks::none();
+  FileHints hints = {};  // create() only
 };
 
 class FileDevice final : public block::Device {
@@ -77,6 +84,7 @@ class FileDevice final : public block::Device {
   io::task<void> write_zero_bytes(uint64_t offset, uint64_t length);
   io::task<bool> zero_by_fallocate(uint64_t offset, uint64_t length, bool may_unmap);
   io::task<bool> zero_in_place(uint64_t offset, uint64_t length);
+  io::task<bool> punch_and_allocate(uint64_t offset, uint64_t length);
   bool fits_direct(uint64_t offset, const void* buffer, uint64_t length) const noexcept;
   void note_written_to(uint64_t end) noexcept;
   void check_writable(uint64_t offset, uint64_t length) const;

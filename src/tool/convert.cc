@@ -184,11 +184,14 @@ void check_compression(const image::CreatePlan& plan) {
          "length");
 }
 
+constexpr uint64_t kLargestSparseBytes = 16 * kMiB;
+
 uint64_t parse_sparse_size(const std::string& text) {
   const uint64_t bytes = image::parse_size(text, "sparse size");
-  if (bytes % kSectorBytes != 0)
-    fail(ErrorKind::kInvalidArgument, "-S {}: a sparse size is a multiple of {} bytes, or 0", text,
-         kSectorBytes);
+  if (bytes % kSectorBytes != 0 || bytes > kLargestSparseBytes)
+    fail(ErrorKind::kInvalidArgument,
+         "-S {}: a sparse size is a multiple of {} bytes up to {}, or 0 to write everything as data", text,
+         kSectorBytes, kLargestSparseBytes);
   return bytes;
 }
 
@@ -209,6 +212,7 @@ job::ConvertOptions make_options(const Session& session, const ConvertArguments&
   if (given.rate) options.bytes_per_second = image::parse_size(*given.rate, "rate limit");
   if (given.salvage) options.unreadable = tell_unreadable(session, given.quiet);
   options.compressed = given.compressed;
+  options.no_overwrite = !session.is_cofre();  // as qemu-img, which cannot replace a cluster so
   if (given.parallel) options.parallel = static_cast<unsigned>(parse_number(*given.parallel, "-m", 1, 16));
   // Compressed clusters are packed side by side, and written as they are done.
   options.out_of_order = given.out_of_order || given.compressed;
@@ -375,7 +379,8 @@ int run_convert(const Session& session, const std::vector<std::string>& argument
       "only when it is complete; an existing one is replaced then.");
   declare(line, given);
   line.parse(arguments);
-  if (print_options_help(given.options, given.target_format.value_or("raw"))) return 0;
+  if (print_options_help(given.options, given.target_format.value_or("raw"), given.names.size() > 1))
+    return 0;
   check_arguments(line, given);
   // Who does not say what an image is does not know it; qemu-img's users rely on its chains.
   if (session.is_cofre() && !given.source.format && !given.source.image_opts)

@@ -69,7 +69,7 @@ int run_create(const Session& session, const std::vector<std::string>& arguments
                    "Creates an empty disk image.");
   declare(line, given);
   line.parse(arguments);
-  if (print_options_help(given.options, given.format)) return 0;
+  if (print_options_help(given.options, given.format, !given.names.empty())) return 0;
   image::CreateRequest request = make_request(line, given);
   image::Secrets secrets = given.secrets.secrets();
   io::Lanes lanes(1);

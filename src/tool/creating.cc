@@ -28,11 +28,11 @@ image::Options merge_options(const std::vector<std::string>& lists) {
   return options;
 }
 
-bool print_options_help(const std::vector<std::string>& lists, const std::string& format) {
+bool print_options_help(const std::vector<std::string>& lists, const std::string& format, bool named) {
   if (std::none_of(lists.begin(), lists.end(),
                    [](const std::string& list) { return image::asks_for_help(list); }))
     return false;
-  fmt::print("{}", image::create_options_help(image::parse_format(format)));
+  fmt::print("{}", image::create_options_help(image::parse_format(format), named));
   return true;
 }
 

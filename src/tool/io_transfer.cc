@@ -120,9 +120,11 @@ void check_compressed(const block::Device& device, ByteRange range) {
     fail(ErrorKind::kInvalidArgument, "compressed writes consist of whole clusters of {} bytes", unit);
 }
 
-io::task<void> write_bytes(IoImage& image, const CommandWords& words, ByteRange range,
-                           const Filling& filling) {
-  const block::WriteFlags flags = {.fua = words.has('f'), .compressed = words.has('c')};
+// `no_overwrite`: compressed, as qemu-io, which cannot replace a cluster so.
+io::task<void> write_bytes(IoImage& image, const CommandWords& words, ByteRange range, const Filling& filling,
+                           bool no_overwrite) {
+  const block::WriteFlags flags = {
+      .fua = words.has('f'), .compressed = words.has('c'), .no_overwrite = no_overwrite};
   qcow2::Image* const vm_state = words.has('b') ? &vm_state_of(image) : nullptr;
   if (flags.compressed && vm_state == nullptr) check_compressed(image.device(), range);
   AlignedBuffer buffer(std::clamp<uint64_t>(range.length, 1, kPieceBytes));
@@ -147,7 +149,7 @@ io::task<void> write_range(IoContext& context, const CommandWords& words, ByteRa
         .fua = words.has('f'), .may_unmap = words.has('u'), .no_fallback = words.has('n')};
     co_await image.device().write_zeroes(range.offset, range.length, flags);
   } else {
-    co_await write_bytes(image, words, range, filling);
+    co_await write_bytes(image, words, range, filling, !context.session.is_cofre());
   }
   report_transfer(words, "wrote", range, IoClock::now() - started);
 }

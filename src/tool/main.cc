@@ -111,9 +111,21 @@ void print_help(const Session& session) {
         "options.\n");
 }
 
-int dispatch(const Session& session, const std::vector<std::string>& arguments) {
+// qemu-img's "-T EVENTS" before the command is taken for compatibility: there are no events to trace.
+void drop_trace(std::vector<std::string>& arguments) {
+  while (!arguments.empty()) {
+    const std::string& first = arguments[0];
+    const bool apart = first == "-T" || first == "--trace";
+    const bool joined = !apart && (first.starts_with("-T") || first.starts_with("--trace="));
+    if (!joined && (!apart || arguments.size() < 2)) return;
+    arguments.erase(arguments.begin(), arguments.begin() + (apart ? 2 : 1));
+  }
+}
+
+int dispatch(const Session& session, std::vector<std::string> arguments) {
   if (session.personality == Personality::kQemuIo) return run_io(session, arguments);
   if (session.personality == Personality::kQemuNbd) return run_qemu_nbd(session, arguments);
+  if (!session.is_cofre()) drop_trace(arguments);
   if (arguments.empty())
     throw UsageError(
         fmt::format("not enough arguments\nTry '{} --help' for more information", session.program));

@@ -99,7 +99,7 @@ int run_measure(const Session& session, const std::vector<std::string>& argument
   declare(line, given);
   line.parse(arguments);
   const bool json = parse_output_is_json(given.output);
-  if (print_options_help(given.options, given.target_format)) return 0;
+  if (print_options_help(given.options, given.target_format, /*named=*/false)) return 0;
   check_arguments(line, given);
   const image::Format format = image::parse_format(given.target_format);
   image::require_writable_format(format);

@@ -87,7 +87,7 @@ TEST(CreateOptions, AnUnknownOptionIsNamedWithTheKnownOnes) {
 
 TEST(CreateOptions, HelpListsEveryOption) {
   for (const Format format : {Format::kRaw, Format::kLuks, Format::kQcow2}) {
-    const std::string help = create_options_help(format);
+    const std::string help = create_options_help(format, true);
     for (const OptionHelp& option : create_options(format))
       EXPECT_THAT(help, HasSubstr("  " + std::string(option.name) + "=<" + std::string(option.kind) + ">"));
   }

@@ -1,6 +1,7 @@
 #include "format/qcow2/compressed_write.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "base/checked.h"
@@ -81,9 +82,16 @@ io::task<void> CompressedWrite::allocate() {
   // No two of these writes share a sector: they may move at the same time, and be torn by a crash.
   state_.refcounts.start_sector();
   for (Piece& piece : pieces_) {
-    co_await state_.writable_slice(piece.guest);  // its table comes before the data
+    const SlicePtr slice = co_await state_.writable_slice(piece.guest);  // its table comes before the data
+    if (no_overwrite_) require_no_place(state_.entry_in(*slice, piece.guest), piece.guest);
     piece.host = co_await state_.refcounts.allocate_bytes(piece.length_bytes);
   }
+}
+
+void CompressedWrite::require_no_place(L2Entry entry, uint64_t guest) const {
+  if (!entry.compressed() && entry.host_offset() == 0) return;
+  fail_errno(EIO, "'{}': the cluster at offset {} has its place already, and is not to be compressed",
+             state_.name, guest);
 }
 
 std::vector<CompressedWrite::Segment> CompressedWrite::segments() const {

@@ -17,8 +17,9 @@ class CompressedWrite {
   static uint64_t longest(const State& state) noexcept;
 
   // `guest` is a cluster's start; so is the end of `source`, or it is the disk's end.
-  CompressedWrite(State& state, io::Reactor& lane, uint64_t guest, ConstBytes source)
-      : state_(state), lane_(lane), guest_(guest), source_(source) {}
+  // `no_overwrite`: a cluster that became shorter may not have a place yet.
+  CompressedWrite(State& state, io::Reactor& lane, uint64_t guest, ConstBytes source, bool no_overwrite)
+      : state_(state), lane_(lane), guest_(guest), source_(source), no_overwrite_(no_overwrite) {}
 
   // Any lane; does not wait.
   void compress();
@@ -43,6 +44,7 @@ class CompressedWrite {
   ConstBytes cluster_at(uint64_t guest, AlignedBuffer& padded) const;
   io::task<void> store_pieces();
   io::task<void> allocate();
+  void require_no_place(L2Entry entry, uint64_t guest) const;
   std::vector<Segment> segments() const;
   io::task<void> move();
   io::task<void> commit();
@@ -53,6 +55,7 @@ class CompressedWrite {
   io::Reactor& lane_;
   const uint64_t guest_;
   const ConstBytes source_;
+  const bool no_overwrite_;
   AlignedBuffer packed_;
   std::vector<Piece> pieces_;  // in rising order
 };

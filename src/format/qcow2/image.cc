@@ -254,12 +254,12 @@ void require_compressible(const State& state, uint64_t offset, uint64_t length) 
          state.name, unit, length, offset);
 }
 
-io::task<void> write_compressed(State& state, uint64_t offset, ConstBytes source) {
+io::task<void> write_compressed(State& state, uint64_t offset, ConstBytes source, bool no_overwrite) {
   require_compressible(state, offset, source.size());
   io::Reactor& lane = *io::Reactor::current();
   while (!source.empty()) {
     const ConstBytes part = source.first(std::min(source.size(), CompressedWrite::longest(state)));
-    CompressedWrite write(state, lane, offset, part);
+    CompressedWrite write(state, lane, offset, part, no_overwrite);
     write.compress();
     co_await at_home(state, changing(state, offset, part.size(), write.store()));
     offset += part.size();
@@ -298,7 +298,7 @@ io::task<void> load_at_home(State& state, io::Reactor& lane, uint64_t offset, By
 io::task<void> Image::write(uint64_t offset, ConstBytes source, block::WriteFlags flags) {
   state_->require_access(/*to_write=*/true, offset, source.size());
   if (flags.compressed) {
-    co_await write_compressed(*state_, offset, source);
+    co_await write_compressed(*state_, offset, source, flags.no_overwrite);
   } else {
     io::Reactor& lane = *io::Reactor::current();
     co_await at_home(*state_,
