@@ -153,7 +153,8 @@ class Serving {
 }  // namespace
 
 int serve(const std::string& program, ServingPlan plan, image::Secrets& secrets) {
-  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);  // nothing is started from here that could want any
+  // Nothing is started from here that could want any, but fusermount3, to unmount.
+  if (plan.fuse.paths.empty()) ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   Background background;
   if (plan.fork) {
     if (const std::optional<int> status = Background::enter(background)) return *status;
