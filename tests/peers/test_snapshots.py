@@ -123,7 +123,7 @@ class RandomSteps(SnapshotCase):
         for name in ("a", "b"):
             self.snapshot(COMPAT_TOOL, image, "-c", name)
             self.sound(image)
-            self.io(COMPAT_TOOL, image, f"write -P {ord(name)} 64k 700k", "write -c -P 9 1M 64k")
+            self.io(COFRE_TOOL, image, f"write -P {ord(name)} 64k 700k", "write -c -P 9 1M 64k")  # qemu-io would refuse
             self.sound(image)
         self.same_bytes(self.snapshot_content(QEMU_TOOL, image, "a")[0], content, "snapshot a")
         for action in ("-a", "-d"):

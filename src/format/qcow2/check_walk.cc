@@ -40,7 +40,7 @@ class Walk {
     reference_refcount_structure();
     note_overlaps();  // of metadata: those of data change nothing for what may be written
     co_await walk_l2_tables();
-    check_structure_alone();
+    co_await check_structure_alone();
   }
 
  private:
@@ -226,14 +226,16 @@ class Walk {
       if (table[i] != 0) check_block(i, table[i]);
   }
 
-  void check_structure_alone() {
-    const uint64_t table_bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
-    if (!alone(header_.refcount_table_offset, table_bytes)) {
+  io::task<void> check_structure_alone() {
+    if (const std::optional<uint64_t> shared = shared_table_cluster()) {
       context_.must_rebuild = true;
+      // Where the refcount does not agree, that is a finding by itself.
+      const bool counted = co_await StoredRefcounts(context_).of(*shared) != context_.counts.of(*shared);
       context_.corruption(
-          1, fmt::format("the refcount table at offset {} lies in clusters that are used for "
-                         "something else, too{}",
-                         header_.refcount_table_offset, context_.would("builds a new refcount structure")));
+          counted ? 0 : 1,
+          fmt::format("the refcount table at offset {} lies in clusters that are used for "
+                      "something else, too{}",
+                      header_.refcount_table_offset, context_.would("builds a new refcount structure")));
     }
     const DiskTable& table = state_.refcounts.table();
     for (uint64_t i = 0; i < table.size(); ++i)
@@ -253,6 +255,16 @@ class Walk {
       context_.corruption(1, fmt::format("the L1 table at offset {} lies in other metadata{}",
                                          header_.l1_table_offset, kCopyIt));
     }
+  }
+
+  // One of the refcount table's that is not its own.
+  std::optional<uint64_t> shared_table_cluster() const {
+    const uint64_t begin = first(header_.refcount_table_offset);
+    const uint64_t bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
+    if (!context_.in_file(header_.refcount_table_offset, bytes)) return std::nullopt;
+    for (uint64_t i = 0; i < header_.refcount_table_clusters; ++i)
+      if (context_.counts.of(begin + i) != 1) return begin + i;
+    return std::nullopt;
   }
 
   // Whether metadata at [offset, offset + length) has its clusters for itself. Clusters past the file's end
