@@ -134,6 +134,17 @@ class Programs(UntrustedCase):
         with Server(socket, *command, "--allow-backing", self.path("other"), top):
             self.assertEqual(self.taken(f"nbd+unix:///?socket={socket}"), b"\x77")
 
+    def test_serve_whoever_names_the_image(self):
+        """Also images that come later, or stand in a file."""
+        top, socket, control = self.overlay(self.foreign), self.path("socket"), self.path("control")
+        with Server(socket, COFRE, "serve", "--nbd", f"unix:{socket}", "--control", control):
+            self.refused(cofre("ctl", "--socket", control, "export-add", "disk", top, "-f", "qcow2"), WORDS)
+        config = self.write_file("serve.toml", f'[server]\nnbd = ["unix:{socket}"]\n[[export]]\nname = "disk"\n'
+                                               f'image = "{top}"\nformat = "qcow2"\n')
+        self.refused(cofre("serve", "--config", config), WORDS)
+        with Server(socket, COFRE, "serve", "--config", config, "--allow-backing", self.path("other")):
+            self.assertEqual(self.taken(f"nbd+unix:///disk?socket={socket}"), b"\x77")
+
     def test_exclusions(self):
         self.refused(cofre("info", "--trusted", "--untrusted", self.foreign), "excludes", code=1)
 
