@@ -179,8 +179,8 @@ io::task<Json> ServingControl::export_remove(Request request) {
   request.finish();
   Served& served = parts_.images.find(name);
   if (served.fixed)
-    fail(ErrorKind::kUnsupported, "export '{}' is the disk of a virtual machine: it stays until the end",
-         name);
+    fail(ErrorKind::kUnsupported,
+         "export '{}' is the disk of a virtual machine, or mounted: it stays until the end", name);
   const uint32_t clients = served.exported->activity->clients();
   if (clients > 0 && !force)
     fail(ErrorKind::kLocked, "export '{}' has clients ({}): they have to leave, or be sent away (force)",
