@@ -114,6 +114,7 @@ class Serving {
     std::optional<ServingMetrics> metrics;
     std::optional<ServingControl> control;
     std::exception_ptr failure;
+    const HeedingSignals heeding;  // from before anybody can know of us: mounts are not left behind
     try {
       add_machines(machines);
       mount_files(files, has_others);
@@ -128,7 +129,6 @@ class Serving {
       announce(server);
       background.ready();
       notify_service_manager(fmt::format("READY=1\nSTATUS={} exports", first_.size()));
-      const HeedingSignals heeding;
       co_await io::async_readable(interrupt_descriptor(), &stop);
     } catch (...) {
       failure = std::current_exception();
