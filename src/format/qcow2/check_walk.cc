@@ -227,7 +227,8 @@ class Walk {
   }
 
   io::task<void> check_structure_alone() {
-    if (const std::optional<uint64_t> shared = shared_table_cluster()) {
+    const uint64_t table_bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
+    if (const auto shared = shared_cluster(header_.refcount_table_offset, table_bytes)) {
       context_.must_rebuild = true;
       // Where the refcount does not agree, that is a finding by itself.
       const bool counted = co_await StoredRefcounts(context_).of(*shared) != context_.counts.of(*shared);
@@ -257,24 +258,15 @@ class Walk {
     }
   }
 
-  // One of the refcount table's that is not its own.
-  std::optional<uint64_t> shared_table_cluster() const {
-    const uint64_t begin = first(header_.refcount_table_offset);
-    const uint64_t bytes = uint64_t{header_.refcount_table_clusters} << header_.cluster_bits;
-    if (!context_.in_file(header_.refcount_table_offset, bytes)) return std::nullopt;
-    for (uint64_t i = 0; i < header_.refcount_table_clusters; ++i)
-      if (context_.counts.of(begin + i) != 1) return begin + i;
+  // The first cluster of metadata at [offset, offset + length) that it does not have for itself. Clusters
+  // past the file's end are another finding.
+  std::optional<uint64_t> shared_cluster(uint64_t offset, uint64_t length) const {
+    if (length == 0 || !context_.in_file(offset, length)) return std::nullopt;
+    for (uint64_t cluster = first(offset); cluster <= first(offset + length - 1); ++cluster)
+      if (context_.counts.of(cluster) != 1) return cluster;
     return std::nullopt;
   }
-
-  // Whether metadata at [offset, offset + length) has its clusters for itself. Clusters past the file's end
-  // are another finding.
-  bool alone(uint64_t offset, uint64_t length) const {
-    if (length == 0 || !context_.in_file(offset, length)) return true;
-    for (uint64_t cluster = first(offset); cluster <= first(offset + length - 1); ++cluster)
-      if (context_.counts.of(cluster) != 1) return false;
-    return true;
-  }
+  bool alone(uint64_t offset, uint64_t length) const { return !shared_cluster(offset, length); }
 
   void reference_structure(uint64_t cluster) {
     context_.counts.add(cluster, 1);
