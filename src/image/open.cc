@@ -130,20 +130,14 @@ io::task<void> unlock(qcow2::Image& image, const LayerOptions& options, const Op
                       const std::string& label) {
   if (!image.needs_secret() || policy.keys == Keys::kUnused) co_return;
   if (policy.volume != nullptr) co_return image.unlock(*policy.volume);
-  if (const auto& place = image.header().crypt_header; place) {
-    std::optional<luks::Luks1Volume> volume =
-        co_await unlock_as_before({image.file(), place->offset, place->length_bytes}, options, policy, label);
-    if (volume) {
-      image.unlock(*volume);
-      if (policy.unlocked != nullptr) *policy.unlocked = std::move(*volume);
-      co_return;
-    }
-  }
-  const ConstBytes passphrase = policy.secrets->choose(options.key_secret, label);
-  if (policy.unlocked == nullptr || image.header().crypt_method != qcow2::CryptMethod::kLuks)
-    co_return co_await image.unlock(passphrase);
-  *policy.unlocked = co_await image.luks_volume(passphrase);
-  image.unlock(**policy.unlocked);
+  if (image.header().crypt_method != qcow2::CryptMethod::kLuks)
+    co_return co_await image.unlock(policy.secrets->choose(options.key_secret, label));
+  const qcow2::CryptHeaderPlace place = image.header().crypt_header.value();
+  std::optional<luks::Luks1Volume> volume =
+      co_await unlock_as_before({image.file(), place.offset, place.length_bytes}, options, policy, label);
+  if (!volume) volume = co_await image.luks_volume(policy.secrets->choose(options.key_secret, label));
+  image.unlock(*volume);
+  if (policy.unlocked != nullptr) *policy.unlocked = std::move(*volume);
 }
 
 void check_encrypt_format(const qcow2::Image& image, const LayerOptions& options) {

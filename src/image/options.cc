@@ -37,13 +37,13 @@ void flatten(const Json& value, const std::string& key, unsigned depth, Options&
   } else if (value.is_array()) {
     for (size_t i = 0; i < value.size(); ++i) flatten(value[i], prefix + std::to_string(i), depth + 1, into);
   } else if (value.is_boolean()) {
-    into.set_bare(key, value.get<bool>() ? "on" : "off");
+    into.set(key, value.get<bool>() ? "on" : "off", /*bare=*/true);
   } else if (value.is_null()) {
     into.set(key, "");
   } else if (value.is_string()) {
     into.set(key, value.get<std::string>());
   } else {
-    into.set_bare(key, value.dump());
+    into.set(key, value.dump(), /*bare=*/true);
   }
 }
 
@@ -86,13 +86,7 @@ Options Options::parse_json(std::string_view text) {
 }
 
 void Options::merge(const Options& later) {
-  for (const auto& [key, value] : later.values_) {
-    if (later.bare_.contains(key)) {
-      set_bare(key, value);
-    } else {
-      set(key, value);
-    }
-  }
+  for (const auto& [key, value] : later.values_) set(key, value, later.bare_.contains(key));
 }
 
 nlohmann::ordered_json Options::described(std::string_view key) const {
@@ -150,12 +144,7 @@ Options Options::take_prefix(std::string_view prefix) {
   Options taken;
   auto at = values_.lower_bound(dotted);
   while (at != values_.end() && at->first.starts_with(dotted)) {
-    const std::string key = at->first.substr(dotted.size());
-    if (bare_.contains(at->first)) {
-      taken.set_bare(key, std::move(at->second));
-    } else {
-      taken.set(key, std::move(at->second));
-    }
+    taken.set(at->first.substr(dotted.size()), std::move(at->second), bare_.contains(at->first));
     at = values_.erase(at);
   }
   return taken;

@@ -25,14 +25,14 @@ class Options {
 
   // Takes over what `later` holds; later values win.
   void merge(const Options& later);
-  void set(std::string key, std::string value) {
-    bare_.erase(key);
+  // `bare`: it stands in a json: name without quotes, a number, true or false.
+  void set(std::string key, std::string value, bool bare = false) {
+    if (bare) {
+      bare_.insert(key);
+    } else {
+      bare_.erase(key);
+    }
     values_[std::move(key)] = std::move(value);
-  }
-  // Of json: names, values that stand there without quotes: a number, true, false.
-  void set_bare(const std::string& key, std::string value) {
-    set(key, std::move(value));
-    bare_.insert(key);
   }
   bool has(std::string_view key) const { return values_.find(key) != values_.end(); }
   bool has_prefix(std::string_view prefix) const;

@@ -50,9 +50,9 @@ class Secrets {
   // The passphrase for an image that names none: the default, or the answer of the prompt, asked once an
   // image. Throws Error kMissingSecret that names the image and the ways to give a passphrase.
   ConstBytes for_image(const std::string& image, bool creating = false);
-  // What an image above this one in a chain was opened with, which is often the same: the answer that the
-  // prompt gave last, else the secret that was chosen last by its id. Nothing where there is neither, or
-  // `image` has a passphrase by itself.
+  // What an image before this one, above it in a chain or of the same command, was opened with, which is
+  // often the same: the answer that the prompt gave last, else the secret that was chosen last by its id.
+  // Nothing where there is neither, or `image` has a passphrase by itself.
   std::optional<ConstBytes> likely_answer(const std::string& image) const;
   // find(*id), naming the image when there is none, or for_image() without an id.
   ConstBytes choose(const std::optional<std::string>& id, const std::string& image, bool creating = false);
